@@ -1,0 +1,94 @@
+"""Pictures from files: one, a folder's, or a glob's, in natural order."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from edge_runner.camera.base import Camera, CameraConfig, now
+from edge_runner.camera.pixels import decode
+from edge_runner.errors import SettingError
+from edge_runner.fields import InputPath
+from edge_runner.frame import Picture, Stamp
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesConfig(CameraConfig):
+    """The configuration's `camera` of type images."""
+
+    type: Literal["images"] = "images"
+    path: Annotated[Path, InputPath("pictures")]
+    loop: bool = False
+
+
+class Images(Camera):
+    """One frame a file. A file that cannot be read is named, skipped and counted; its number stays its own."""
+
+    Config = ImagesConfig
+
+    def __init__(self, config: ImagesConfig) -> None:
+        super().__init__(config)
+        self._files: list[Path] = []
+        self._next = 0
+        self._readable = False
+
+    def verify(self) -> None:
+        if not find_pictures(self.config.path):
+            raise SettingError(
+                f"{self.config.path} holds no pictures; a picture's name ends with one of {' '.join(SUFFIXES)}",
+                key="path",
+            )
+
+    def open(self) -> None:
+        self.verify()
+        self._files = find_pictures(self.config.path)
+        self._next = 0
+
+    def grab(self) -> Stamp | None:
+        if self._next == len(self._files):
+            if not self.config.loop or not self._readable:
+                return None
+            self._next = 0
+        self._next += 1
+        return now(self._next, self._files[self._next - 1].name)
+
+    def retrieve(self, into: Picture | None) -> Picture | None:
+        path = self._files[self._next - 1]
+        try:
+            picture = decode(path.read_bytes())
+            why = "it is damaged, cut short, or no picture"
+        except OSError as error:
+            picture, why = None, (error.strerror or str(error)).lower()
+        if picture is None:
+            self.skipped += 1
+            log.warning("%s: skipped: %s", path, why)
+        else:
+            self._readable = True
+        return picture
+
+
+def find_pictures(path: Path) -> list[Path]:
+    """The pictures that a path means, in natural order: a file itself, a folder's by their endings, all that a glob matches."""
+    if path.is_dir():
+        found = [
+            f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file() and not f.name.startswith(".")
+        ]
+    elif path.exists():
+        return [path]
+    else:
+        found = [Path(f) for f in glob.glob(str(path), recursive=True) if Path(f).is_file()]
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """A key that puts frame2 before frame10."""
+    parts = re.split(r"(\d+)", str(path).lower())
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]

@@ -1,0 +1,191 @@
+"""The command line: verbs and exit codes. The only place that prints or exits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from edge_runner import __version__
+from edge_runner.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConfigError, EdgeRunnerError
+
+if TYPE_CHECKING:
+    from edge_runner.config import Loaded
+    from edge_runner.settings import Settings
+
+PROGRAM = "edge-runner"
+EXAMPLES = """\
+examples:
+  edge-runner --config camera.yaml                       run until a signal comes, or the file ends
+  edge-runner --config camera.yaml --once                one frame, one result
+  edge-runner check --config camera.yaml                 everything that is wrong, at once
+  edge-runner snapshot --config camera.yaml -o aim.jpg   what the camera sees, and what the model sees
+  edge-runner inspect model.tflite                       tensors, quantisation, operators, labels
+  edge-runner run --config camera.yaml --set camera.type=images --set camera.path=cat.jpg --once
+
+exit codes: 0 done, 1 failed while running, 2 usage, 69 no frame came, 78 the configuration or the model is wrong
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if not given:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    if given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
+        given.insert(0, "run")
+    options = parser.parse_args(given)
+    _set_up(options.debug)
+    try:
+        code: int = options.verb(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read our output has what they wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except KeyboardInterrupt:
+        return _failed(options.debug, "interrupted", EXIT_FAILED)
+    except ConfigError as error:
+        for line in error.problems:
+            print(line, file=sys.stderr)
+        count = len(error.problems)
+        return _failed(
+            options.debug, f"{count} mistake{'s' if count > 1 else ''} in the configuration", error.exit_code
+        )
+    except EdgeRunnerError as error:
+        loaded = getattr(options, "loaded", None)
+        return _failed(options.debug, loaded.locate(error) if loaded and error.key else str(error), error.exit_code)
+    except Exception as error:
+        message = f"unexpected {type(error).__name__}: {error}; run it with --debug for the traceback"
+        return _failed(options.debug, message, EXIT_FAILED)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors end as all others do: one line, `edge-runner: error: …`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog=PROGRAM, description="Run a TensorFlow Lite model on a camera's frames.", epilog=EXAMPLES, formatter_class=raw
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = _verb(verbs, "run", _run, "run the daemon; the same as no command at all")
+    run.add_argument("--once", action="store_true", help="one frame, one result, exit")
+    _verb(verbs, "check", _check, "everything that is wrong, at once; nothing is captured or written")
+    snapshot = _verb(
+        verbs, "snapshot", _snapshot, "one frame: what the camera sees and what the model sees, as a picture"
+    )
+    snapshot.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="a .jpg or .png file, or - for standard output"
+    )
+    inspect = verbs.add_parser("inspect", help="a .tflite file or a bundle: tensors, quantisation, operators, labels")
+    inspect.add_argument("model", type=Path, metavar="MODEL", help="a .tflite file or a bundle's folder")
+    inspect.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    inspect.set_defaults(verb=_inspect)
+    return parser
+
+
+def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, function: object, text: str) -> _Parser:
+    """A command with `--config`."""
+    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE", help="the configuration, such as camera.yaml"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="put over the configuration; a dotted key, any number of times",
+    )
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge_runner.pipeline import assemble
+    from edge_runner.service import daemon, device
+
+    loaded = _load(options)
+    pipeline = assemble(loaded, device.clock_synced)
+    if options.once:
+        with daemon.first_shot(pipeline) as shot:
+            pipeline.step(shot)
+    else:
+        daemon.run(pipeline)
+    return EXIT_DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from edge_runner.pipeline import assemble
+    from edge_runner.tools import check
+
+    loaded = _load(options)
+    for line in check.report(assemble(loaded)):
+        print(line)
+    print(f"{options.config}: nothing is wrong")
+    return EXIT_DONE
+
+
+def _snapshot(options: argparse.Namespace) -> int:
+    from edge_runner.pipeline import assemble
+    from edge_runner.tools.snapshot import STANDARD_OUTPUT, snapshot
+
+    if options.output == STANDARD_OUTPUT and sys.stdout.isatty():
+        return _failed(False, "a picture is not for a terminal; send it to a file: … -o - > aim.jpg", EXIT_USAGE)
+    loaded = _load(options)
+    result = snapshot(assemble(replace(loaded, value=replace(loaded.value, outputs=()))), options.output)
+    print(result.line(), file=sys.stderr)
+    return EXIT_DONE
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from edge_runner.tools import inspect
+
+    for line in inspect.report(options.model):
+        print(line)
+    return EXIT_DONE
+
+
+def _load(options: argparse.Namespace) -> Loaded[Settings]:
+    from edge_runner.settings import load_settings
+
+    options.loaded = load_settings(options.config, options.set)
+    return options.loaded  # type: ignore[no-any-return]
+
+
+def _set_up(debug: bool) -> None:
+    """Logging to standard error; without --debug, libraries keep to themselves what they would write there."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if debug else logging.INFO,
+        format=f"{PROGRAM}: %(levelname)s: %(message)s",
+    )
+    for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.addLevelName(number, logging.getLevelName(number).lower())
+    if not debug:
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+
+
+def _failed(debug: bool, message: str, code: int) -> int:
+    if debug and sys.exc_info()[0] is not None:
+        traceback.print_exc()
+    print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,67 @@
+"""The error tree. Each error is also a builtin one, and knows the exit code that it ends a command with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: no frame came
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: a restart would not help
+
+
+class EdgeRunnerError(Exception):
+    """Anything that edge-runner itself refuses or gives up on.
+
+    `key` is the configuration key to blame (`model.path`), where there is one: whoever knows the file turns it
+    into a place, `camera.yaml:7: model.path: …`.
+    """
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class ConfigError(EdgeRunnerError, ValueError):
+    """The configuration is wrong. `problems` holds one line for each mistake."""
+
+    exit_code = EXIT_CONFIG
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class SettingError(EdgeRunnerError, ValueError):
+    """One setting cannot work with the others, the model or this machine."""
+
+    exit_code = EXIT_CONFIG
+
+
+class ModelError(EdgeRunnerError, ValueError):
+    """The model, its labels or its bundle is damaged, unsuitable, or not what it says it is."""
+
+    exit_code = EXIT_CONFIG
+
+
+class RuntimeMissingError(EdgeRunnerError, ImportError):
+    """No usable TensorFlow Lite interpreter is installed."""
+
+    exit_code = EXIT_CONFIG
+
+
+class CameraError(EdgeRunnerError, OSError):
+    """A camera cannot be opened or read."""
+
+
+class NoFrameError(CameraError, TimeoutError):
+    """No frame came within the time allowed."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class OutputError(EdgeRunnerError, OSError):
+    """A result could not be handed over."""

@@ -1,0 +1,205 @@
+"""A model on disk: a bundle (a folder with a manifest that vouches for each file) or a bare .tflite file.
+
+Nothing is parsed before its SHA-256 is right; a bare file, which nothing vouches for, is first tried out in a child process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from edge_runner import config
+from edge_runner.errors import ConfigError, ModelError, SettingError
+from edge_runner.fields import InputPath, Range
+from edge_runner.frame import TensorSpec
+from edge_runner.model.flatbuffer import Graph, read_graph
+from edge_runner.model.interpreter import Interpreter, RuntimeName, find_runtime, thread_count
+from edge_runner.model.labels import embedded_labels, parse_labels, read_labels
+from edge_runner.model.preprocess import Recipe
+from edge_runner.model.probe import probe
+
+FORMAT = 1
+MANIFEST, MODEL, LABELS, GOLDENS = "manifest.json", "model.tflite", "labels.txt", "golden.npz"
+VERSION_DIGITS = 8  # of the model's SHA-256
+DIGEST = re.compile(rb'"digest": "([0-9a-f]{64})"')
+NO_DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The configuration's `model`. `path` is a bundle's folder or a bare .tflite file."""
+
+    path: Annotated[Path, InputPath("file or folder")]
+    labels: Annotated[Path, InputPath("file")] | None = None
+    sha256: str | None = None
+    runtime: Literal["auto"] | RuntimeName = "auto"
+    threads: Literal["auto"] | Annotated[int, Range(1)] = "auto"
+    check_goldens: bool = True
+
+
+@dataclass(frozen=True)
+class Used:
+    """An operator of the model: how often its `version` is used."""
+
+    name: str
+    version: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What manifest.json says. `files` are SHA-256 sums by name; `digest` is the manifest's own, taken with zeros in its place."""
+
+    format: int
+    name: str
+    version: str
+    created: str
+    task: Mapping[str, Any]
+    preprocess: Recipe
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    quantization: str
+    operators: tuple[Used, ...]
+    runtimes: tuple[str, ...]
+    files: Mapping[str, str]
+    source: Mapping[str, Any]
+    tools: Mapping[str, str]
+    proof: Mapping[str, Any]
+    digest: str = NO_DIGEST
+
+    def dump(self) -> bytes:
+        """The file's bytes, the digest put in."""
+        text = json.dumps({**dataclasses.asdict(self), "digest": NO_DIGEST}, indent=1, ensure_ascii=False) + "\n"
+        return text.replace(NO_DIGEST, sha256_of(text.encode())).encode()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model read into memory, its hash checked: not yet loaded by the interpreter."""
+
+    name: str
+    version: str
+    path: Path
+    content: bytes
+    graph: Graph
+    labels: tuple[str, ...] | None
+    labels_source: str
+    manifest: Manifest | None = None
+
+    def load(self, settings: ModelConfig) -> Interpreter:
+        """Load it into the runtime that the settings name; a bare file goes through a child process first."""
+        runtime = find_runtime(settings.runtime)
+        threads = thread_count(settings.threads)
+        flex = tuple(sorted({o.name for o in self.graph.operators if o.custom and o.name.startswith("Flex")}))
+        try:
+            if self.manifest is None:
+                probe(self.content, runtime, flex)
+            return Interpreter(self.content, runtime, threads, flex)
+        except ModelError as error:
+            raise ModelError(f"{self.path} {error}", key="model.path") from error
+
+
+def open_model(settings: ModelConfig) -> Model:
+    """Read a bundle or a bare file; raise ModelError where a hash is wrong or it is no model at all."""
+    if settings.path.is_dir():
+        return _open_bundle(settings)
+    content = _read(settings.path)
+    _check_sha256(settings, content)
+    embedded = None if settings.labels else embedded_labels(content)
+    labels = read_labels(settings.labels) if settings.labels else embedded
+    source = str(settings.labels or f"the metadata of {settings.path}") if labels else "nothing"
+    version = sha256_of(content)[:VERSION_DIGITS]
+    return Model(settings.path.stem, version, settings.path, content, _graph(settings.path, content), labels, source)
+
+
+def sha256_of(content: bytes) -> str:
+    """The SHA-256 sum in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest; raise ModelError where it is missing, of another format, or not as it was written."""
+    path = folder / MANIFEST
+    content = _read(path)
+    found = re.search(rb'"format": (\d+)', content)
+    if found and int(found[1]) > FORMAT:
+        raise ModelError(
+            f"{path} has format {int(found[1])}; this edge-runner reads up to {FORMAT}: upgrade it", key="model.path"
+        )
+    try:
+        manifest = config.load(path, Manifest, variables=False).value
+    except ConfigError as error:
+        raise ModelError(f"damaged bundle: {error.problems[0]}", key="model.path") from error
+    return manifest
+
+
+def damages(folder: Path, manifest: Manifest) -> list[str]:
+    """A line for each file of the bundle that is missing or not as it was built; empty when it is whole."""
+    content = _read(folder / MANIFEST)
+    found = []
+    if (
+        not DIGEST.search(content)
+        or sha256_of(DIGEST.sub(b'"digest": "' + NO_DIGEST.encode() + b'"', content)) != manifest.digest
+    ):
+        found.append(
+            f"{folder / MANIFEST} was changed after it was built; put overrides into the configuration instead"
+        )
+    found += [f"{folder / MANIFEST} does not list {name}" for name in (MODEL, GOLDENS) if name not in manifest.files]
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            found.append(f"{path} is missing")
+        elif sha256_of(path.read_bytes()) != expected:
+            found.append(
+                f"{path} was changed or damaged after it was built: its SHA-256 is not the manifest's; copy the bundle again"
+            )
+    return found
+
+
+def _open_bundle(settings: ModelConfig) -> Model:
+    folder = settings.path
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(
+            f"{folder} is no bundle: {MANIFEST} is missing; name a bundle's folder or a .tflite file", key="model.path"
+        )
+    if settings.labels:
+        raise SettingError(f"{folder} is a bundle and has labels of its own; leave the key out", key="model.labels")
+    manifest = read_manifest(folder)
+    found = damages(folder, manifest)
+    if found:
+        raise ModelError("; ".join(found), key="model.path")
+    content = _read(folder / MODEL)
+    _check_sha256(settings, content)
+    labels_file = folder / LABELS
+    labels = parse_labels(_read(labels_file)) if LABELS in manifest.files else None
+    return Model(
+        manifest.name, manifest.version, folder, content, _graph(folder / MODEL, content), labels, str(labels_file), manifest
+    )  # fmt: skip
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}", key="model.path") from error
+
+
+def _graph(path: Path, content: bytes) -> Graph:
+    try:
+        return read_graph(content)
+    except ModelError as error:
+        raise ModelError(f"{path} {error}", key="model.path") from error
+
+
+def _check_sha256(settings: ModelConfig, content: bytes) -> None:
+    found = sha256_of(content)
+    if settings.sha256 and settings.sha256.lower() != found:
+        raise ModelError(
+            f"wants {settings.sha256}; the model's is {found}: another or a damaged file", key="model.sha256"
+        )

@@ -1,0 +1,155 @@
+"""Reads what a .tflite file says of itself, without the interpreter: operators with versions, the graph's end, metadata.
+
+A FlatBuffer table is found through its vtable; field numbers are those of TensorFlow Lite's schema (schema.fbs, version 3).
+Every read is checked against the buffer's end, so a damaged file gives ModelError and nothing worse.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_runner.errors import ModelError
+from edge_runner.model.operators import BUILTIN_OPERATORS, CUSTOM
+
+IDENTIFIER = b"TFL3"
+CHANGES_OF_FORM = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "DEQUANTIZE", "QUANTIZE", "CAST")
+MAX_ITEMS = 1_000_000  # of one vector: more is damage
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the graph: `name` (a custom one's own), `version`, and the tensors that it reads and writes."""
+
+    name: str
+    version: int
+    custom: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the file says of its main graph: operators in order, input and output tensor numbers, and its metadata's names."""
+
+    description: str
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    min_runtime: str
+    size_bytes: int
+
+    def counted(self) -> list[tuple[str, int, int]]:
+        """(name, version, how many) of each operator, by name."""
+        counts: dict[tuple[str, int], int] = {}
+        for operator in self.operators:
+            counts[operator.name, operator.version] = counts.get((operator.name, operator.version), 0) + 1
+        return [(name, version, count) for (name, version), count in sorted(counts.items())]
+
+    def ending(self, output: int) -> str:
+        """The name of the operator that makes the values of the output in this position, looking through changes of form.
+
+        Empty where the output is an input or a constant.
+        """
+        tensor = self.outputs[output]
+        for operator in reversed(self.operators):
+            if tensor in operator.outputs:
+                if operator.name not in CHANGES_OF_FORM:
+                    return operator.name
+                tensor = operator.inputs[0]
+        return ""
+
+
+def read_graph(content: bytes) -> Graph:
+    """Read a .tflite file's bytes; raise ModelError where they are damaged or something else."""
+    if len(content) < 8 or content[4:8] != IDENTIFIER:
+        raise ModelError(f"is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}")
+    try:
+        return _graph(content)
+    except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+        raise ModelError(f"is damaged: its tables lead outside of its {len(content):,} bytes") from error
+
+
+def _graph(content: bytes) -> Graph:
+    root = _Table(content, struct.unpack_from("<I", content)[0])
+    codes = [_operator_code(table) for table in root.tables(1)]
+    main = next(iter(root.tables(2)), None)
+    if main is None:
+        raise ModelError("has no graph")
+    operators = []
+    for table in main.tables(3):
+        name, version, custom = codes[table.number(0, "<I")]
+        operators.append(Operator(name, version, custom, table.numbers(1), table.numbers(2)))
+    return Graph(
+        root.text(3), tuple(operators), main.numbers(1), main.numbers(2), _min_runtime(root), len(content)
+    )  # fmt: skip
+
+
+def _operator_code(table: _Table) -> tuple[str, int, bool]:
+    """An OperatorCode: the number stands in field 3, or, of files older than 2020, in the one byte of field 0."""
+    number = max(table.number(0, "<b"), table.number(3, "<i"))
+    custom = number == CUSTOM
+    name = table.text(1) if custom else BUILTIN_OPERATORS.get(number, f"BUILTIN_{number}")
+    return name, table.number(2, "<i", 1), custom
+
+
+def _min_runtime(root: _Table) -> str:
+    """The oldest TensorFlow that the converter believes can run the file (metadata `min_runtime_version`)."""
+    buffers = list(root.tables(4))
+    for table in root.tables(6):
+        if table.text(0) == "min_runtime_version":
+            return buffers[table.number(1, "<I")].data(0).rstrip(b"\0").decode()
+    return ""
+
+
+class _Table:
+    """One FlatBuffer table at `position`."""
+
+    def __init__(self, content: bytes, position: int) -> None:
+        self._content = content
+        self._position = position
+        self._vtable = position - self._read("<i", position)
+        self._length = self._read("<H", self._vtable)
+
+    def _read(self, kind: str, position: int) -> int:
+        if position < 0:
+            raise IndexError(position)
+        number: int = struct.unpack_from(kind, self._content, position)[0]
+        return number
+
+    def _field(self, number: int) -> int | None:
+        slot = 4 + 2 * number
+        offset = self._read("<H", self._vtable + slot) if slot < self._length else 0
+        return self._position + offset if offset else None
+
+    def number(self, field: int, kind: str, default: int = 0) -> int:
+        position = self._field(field)
+        return default if position is None else self._read(kind, position)
+
+    def _vector(self, field: int) -> tuple[int, int]:
+        """Where a vector's items begin, and how many there are."""
+        position = self._field(field)
+        if position is None:
+            return 0, 0
+        start = position + self._read("<I", position)
+        count = self._read("<I", start)
+        if count > MAX_ITEMS and start + count > len(self._content):
+            raise IndexError(count)
+        return start + 4, count
+
+    def tables(self, field: int) -> Iterator[_Table]:
+        start, count = self._vector(field)
+        for position in range(start, start + 4 * count, 4):
+            yield _Table(self._content, position + self._read("<I", position))
+
+    def numbers(self, field: int) -> tuple[int, ...]:
+        start, count = self._vector(field)
+        return struct.unpack_from(f"<{min(count, MAX_ITEMS)}i", self._content, start)
+
+    def data(self, field: int) -> bytes:
+        start, count = self._vector(field)
+        return self._content[start : start + count]
+
+    def text(self, field: int) -> str:
+        return self.data(field).decode("utf-8", "replace")

@@ -1,0 +1,179 @@
+"""The only module that knows TensorFlow Lite: finds the runtime that is installed, loads a model, runs it.
+
+A model's bytes are parsed here by native code, which a damaged file kills: give it only bytes whose hash is known, or that a
+child process survived (probe.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from edge_runner.errors import ModelError, RuntimeMissingError, SettingError
+from edge_runner.frame import Tensor, TensorSpec
+
+log = logging.getLogger(__name__)
+
+RuntimeName = Literal["tflite-runtime", "ai-edge-litert"]
+RUNTIMES: dict[RuntimeName, str] = {
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+}
+AUTO_THREADS_MOST = 4  # more hurt on every board measured
+
+# What the runtime says of a model that it cannot run, and what to do about it.
+REFUSALS = (
+    (
+        r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'",
+        "needs operator {0} version {1}, which {runtime} does not have: the converter was newer than the runtime;"
+        " rebuild the model with scripts/build_model.sh, or install a newer runtime",
+    ),
+    (
+        r"Select TensorFlow op",
+        "needs TensorFlow's own operators (Select TF){flex}, which {runtime} does not have; rebuild the model from"
+        " TFLite's built-in operators only (scripts/build_model.sh)",
+    ),
+    (
+        r"[Uu]nresolved custom op: (\w+)",
+        "needs the custom operator {0}, which {runtime} does not have; export the model without it",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An installed TensorFlow Lite runtime: its distribution's `name` and `version`."""
+
+    name: str
+    version: str
+    make: Callable[..., Any]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def find_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> Runtime:
+    """The runtime of that name, or the first that is installed; raise RuntimeMissingError with the command that mends it."""
+    for name, module in RUNTIMES.items():
+        if wanted in ("auto", name) and importlib.util.find_spec(module.partition(".")[0]):
+            _refuse_numpy_2(name)
+            try:
+                version = importlib.metadata.version(name)
+                return Runtime(name, version, importlib.import_module(module).Interpreter)
+            except (ImportError, OSError) as error:
+                raise RuntimeMissingError(
+                    f"{name} is installed, but cannot be imported: {error}", key="model.runtime"
+                ) from error
+    remedy = "edge-runner[litert]" if wanted == "ai-edge-litert" or sys.version_info >= (3, 12) else "tflite-runtime"
+    what = "no TensorFlow Lite runtime" if wanted == "auto" else f"{wanted} is not"
+    raise RuntimeMissingError(f"{what} installed; pip install '{remedy}'", key="model.runtime")
+
+
+def _refuse_numpy_2(name: str) -> None:
+    if name == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
+        raise RuntimeMissingError(
+            f"tflite-runtime cannot work with NumPy {np.__version__}; pip install 'numpy<2'", key="model.runtime"
+        )
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(wanted: int | Literal["auto"]) -> int:
+    """Threads for the interpreter: as wanted, or all cores but the one that the camera needs, at most four."""
+    available = cores()
+    if wanted == "auto":
+        return max(1, min(AUTO_THREADS_MOST, available - 1))
+    if wanted > available:
+        raise SettingError(
+            f"got {wanted}; this machine has {available} cores; allowed: auto, or 1 to {available}", key="model.threads"
+        )
+    return wanted
+
+
+class Interpreter:
+    """A loaded model. `inputs` and `outputs` describe its tensors; `run` takes the input and gives the outputs' real values."""
+
+    def __init__(self, content: bytes, runtime: Runtime, threads: int = 1, flex: tuple[str, ...] = ()) -> None:
+        """Load a .tflite file's bytes. Raise ModelError with what to do where the runtime refuses them."""
+        self.runtime = runtime
+        self.threads = threads
+        try:
+            with _native_noise():
+                self._interpreter = runtime.make(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, TypeError, UnicodeDecodeError, MemoryError) as error:
+            raise ModelError(_refusal(str(error), runtime, flex)) from error
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        self.inputs = tuple(map(_spec, inputs))
+        self.outputs = tuple(map(_spec, outputs))
+        self._input_views = [self._interpreter.tensor(i["index"]) for i in inputs]
+        self._output_views = [self._interpreter.tensor(o["index"]) for o in outputs]
+
+    def run(self, *tensors: Tensor) -> list[Tensor]:
+        """Copy the input tensors in, invoke, and return each output's real values: copied, float32 where it was quantised.
+
+        Raise ValueError on another shape or dtype than the inputs have, and ModelError where the model fails.
+        """
+        for view, tensor, spec in zip(self._input_views, tensors, self.inputs, strict=True):
+            if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
+                raise ValueError(
+                    f"got {tensor.dtype} {list(tensor.shape)}; input '{spec.name}' is {spec.dtype} {list(spec.shape)}"
+                )
+            np.copyto(view(), tensor)
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"failed while running: {_one_line(str(error))}") from error
+        return [spec.dequantize(view()) for spec, view in zip(self.outputs, self._output_views, strict=True)]
+
+
+def _spec(details: dict[str, Any]) -> TensorSpec:
+    scale, zero_point = details["quantization"]
+    shape = tuple(int(n) for n in details["shape"])
+    return TensorSpec(str(details["name"]), shape, np.dtype(details["dtype"]).name, float(scale), int(zero_point))
+
+
+def _refusal(text: str, runtime: Runtime, flex: tuple[str, ...]) -> str:
+    for pattern, message in REFUSALS:
+        match = re.search(pattern, text)
+        if match:
+            named = f": {', '.join(name.removeprefix('Flex') for name in flex)}" if flex else ""
+            return message.format(*match.groups(), runtime=runtime, flex=named)
+    return f"is refused by {runtime}: {_one_line(text)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+@contextmanager
+def _native_noise() -> Iterator[None]:
+    """Keep what native code writes to descriptor 2 while a model loads, and log it for debugging only."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            noise.seek(0)
+            for line in noise.read().decode("utf-8", "replace").splitlines():
+                log.debug("runtime: %s", line)

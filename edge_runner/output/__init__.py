@@ -1,0 +1,7 @@
+"""Outputs: where results go. An output knows no camera and no model, only results."""
+
+OUTPUTS = {
+    "console": "edge_runner.output.console:Console",
+    "jsonl": "edge_runner.output.jsonl:JsonLines",
+}
+"""An output's `type` -> where it stands."""

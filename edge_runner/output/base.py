@@ -1,0 +1,34 @@
+"""The contract of every output."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from edge_runner.frame import Picture
+from edge_runner.result import Result
+
+
+class Output(ABC):
+    """Takes results. Must be overridden: `write`. May be: `verify`, `open`, `close`, `Config`. `close` can be called twice."""
+
+    Config: ClassVar[type[Any]]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def verify(self) -> None:
+        """Raise SettingError for what is wrong and can be known without writing; its key is relative to this output."""
+        return None
+
+    def open(self) -> None:
+        """Start. Raise SettingError where that cannot be."""
+        return None
+
+    @abstractmethod
+    def write(self, result: Result, picture: Picture) -> None:
+        """Take one result; the upright frame, uint8 [height, width, 3] BGR, holds only during the call. Raise OutputError."""
+
+    def close(self) -> None:
+        """Finish what was begun."""
+        return None

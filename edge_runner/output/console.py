@@ -1,0 +1,39 @@
+"""Results on standard output: a readable line each on a terminal, JSON lines where it is piped."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_runner.frame import Picture
+from edge_runner.output.base import Output
+from edge_runner.result import Result
+
+
+@dataclass(frozen=True)
+class ConsoleConfig:
+    """The configuration's output of type console."""
+
+    type: Literal["console"] = "console"
+
+
+class Console(Output):
+    """A closed pipe raises BrokenPipeError: whoever read the results has gone."""
+
+    Config = ConsoleConfig
+
+    def open(self) -> None:
+        self._readable = sys.stdout.isatty()
+
+    def write(self, result: Result, picture: Picture) -> None:
+        sys.stdout.write((readable(result) if self._readable else result.line()) + "\n")
+        sys.stdout.flush()
+
+
+def readable(result: Result) -> str:
+    """One line for a person: `13:28:00.123  front-door 1234  7 0.998  1 0.002  (31.3 ms)`."""
+    plain = result.plain()
+    answers = "  ".join(f"{c.label} {c.score:.3f}" for c in result.answers.classifications or ()) or "-"
+    place = result.source if result.source is not None else result.camera
+    return f"{plain['time'][11:23]}  {place} {result.frame}  {answers}  ({sum(result.timing_ms.values()):.1f} ms)"

@@ -1,0 +1,275 @@
+"""The one path: frame -> input -> tensors -> result -> every output. Put together here, and walked one step at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_runner.camera import CAMERAS
+from edge_runner.camera.base import Camera
+from edge_runner.camera.feed import Feed
+from edge_runner.config import Loaded
+from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, OutputError, SettingError
+from edge_runner.fields import load
+from edge_runner.frame import Shot
+from edge_runner.model import goldens
+from edge_runner.model.bundle import GOLDENS, Model, open_model
+from edge_runner.model.interpreter import Interpreter
+from edge_runner.model.preprocess import Preprocessor, Recipe
+from edge_runner.output import OUTPUTS
+from edge_runner.output.base import Output
+from edge_runner.result import Result, new_run
+from edge_runner.settings import Settings
+from edge_runner.task import TASKS
+from edge_runner.task.base import ModelFacts, Task
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TASK = "classify"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded model with the recipe that prepares its input and the task that reads its outputs."""
+
+    model: Model
+    interpreter: Interpreter
+    preprocessor: Preprocessor
+    task: Task
+
+
+@dataclass
+class Counts:
+    """What a run did: `lost` results by output."""
+
+    results: int = 0
+    dropped: int = 0
+    started: float = field(default_factory=time.monotonic)
+    timing_ms: dict[str, float] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Everything that one camera needs, put together and checked. Entering it opens the outputs and the camera."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        camera: Camera,
+        outputs: Mapping[str, Output],
+        synced: Callable[[], bool],
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.camera = camera
+        self.outputs = outputs
+        self.feed = Feed(camera, engine.preprocessor)
+        self.counts = Counts()
+        self._synced = synced
+        self._run = new_run()
+        self._failing: set[str] = set()
+
+    def __enter__(self) -> Pipeline:
+        with ExitStack() as stack:
+            for key, output in self.outputs.items():
+                stack.callback(output.close)
+                with blamed(key):
+                    output.open()
+            stack.enter_context(self.feed)
+            self._opened = stack.pop_all()
+        self.counts = Counts()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def step(self, shot: Shot) -> Result:
+        """Turn one prepared frame into one result and hand it to every output."""
+        started = time.perf_counter()
+        tensors = self.engine.interpreter.run(shot.input)
+        inferred = time.perf_counter()
+        answers = self.engine.task.decode(tensors, shot.geometry)
+        ended = time.perf_counter()
+        timing_ms = {**shot.timing_ms, "inference": (inferred - started) * 1e3, "postprocess": (ended - inferred) * 1e3}
+        self._count(shot, timing_ms)
+        live = self.camera.live
+        result = Result(
+            device=str(self.settings.device),
+            camera=str(self.settings.camera.name),
+            run=self._run,
+            seq=self.counts.results,
+            frame=shot.stamp.number,
+            time_ns=shot.stamp.time_ns,
+            clock="synced" if self._synced() else "unsynced",
+            model=self.engine.model.name,
+            version=self.engine.model.version,
+            width=shot.geometry.width,
+            height=shot.geometry.height,
+            answers=answers,
+            timing_ms=timing_ms,
+            age_ms=(time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if live else None,
+            dropped=shot.dropped,
+            source=shot.stamp.source,
+        )
+        for key, output in self.outputs.items():
+            self._hand(key, output, result, shot)
+        return result
+
+    def _count(self, shot: Shot, timing_ms: Mapping[str, float]) -> None:
+        self.counts.results += 1
+        self.counts.dropped += shot.dropped or 0
+        for stage, ms in timing_ms.items():
+            self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
+
+    def _hand(self, key: str, output: Output, result: Result, shot: Shot) -> None:
+        """One broken output costs its own results only: warn once, count, and say when it works again."""
+        try:
+            output.write(result, shot.picture)
+        except OutputError as error:
+            self.counts.lost[key] = self.counts.lost.get(key, 0) + 1
+            if key not in self._failing:
+                self._failing.add(key)
+                log.warning("%s: %s; results are lost there until it works again", key, error)
+            return
+        if key in self._failing:
+            self._failing.discard(key)
+            log.warning("%s: works again; %d results were lost", key, self.counts.lost[key])
+
+
+def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False) -> Pipeline:
+    """Put everything together, and open nothing. `synced` tells whether the clock is right.
+
+    Raise what is wrong, or ConfigError with a line for each where it is more than one thing.
+    """
+    settings = loaded.value
+    errors: list[EdgeRunnerError] = []
+    with _noted(errors), blamed("camera"):
+        camera: Camera = load(CAMERAS[settings.camera.type])(settings.camera)
+        camera.verify()
+    with _noted(errors):
+        engine = build_engine(settings)
+    outputs = {}
+    for index, config in enumerate(settings.outputs):
+        key = f"outputs.{index}"
+        outputs[key] = output = load(OUTPUTS[config.type])(config)
+        with _noted(errors), blamed(key):
+            output.verify()
+    if errors:
+        raise (
+            errors[0] if len(errors) == 1 else ConfigError([loaded.locate(e) for error in errors for e in _each(error)])
+        )
+    return Pipeline(settings, engine, camera, outputs, synced)
+
+
+class Several(EdgeRunnerError):
+    """More than one thing is wrong with the model."""
+
+    exit_code = SettingError.exit_code
+
+    def __init__(self, errors: list[EdgeRunnerError]) -> None:
+        super().__init__("\n".join(map(str, errors)))
+        self.errors = errors
+
+
+def build_engine(settings: Settings) -> Engine:
+    """Load the model and fit recipe, task and labels to it; raise what is wrong with them, all at once."""
+    model = open_model(settings.model)
+    interpreter = model.load(settings.model)
+    if len(interpreter.inputs) != 1:
+        listed = ", ".join(f"'{i.name}' {i.dtype} {list(i.shape)}" for i in interpreter.inputs)
+        raise ModelError(
+            f"{model.path} has {len(interpreter.inputs)} inputs ({listed}); a camera's picture feeds just one",
+            key="model.path",
+        )
+    errors: list[EdgeRunnerError] = []
+    with _noted(errors):
+        preprocessor = Preprocessor(_recipe(settings, model), interpreter.inputs[0])
+    with _noted(errors):
+        task = build_task(model, interpreter, settings.task or {})
+    if not errors and settings.model.check_goldens and model.manifest:
+        with _noted(errors):
+            replay_goldens(model, interpreter)
+    if errors:
+        raise errors[0] if len(errors) == 1 else Several(errors)
+    if preprocessor.doubt:
+        log.warning("%s: %s", model.path, preprocessor.doubt)
+    return Engine(model, interpreter, preprocessor, task)
+
+
+def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any]) -> Task:
+    """The task of a model: what its manifest says of it, with what is given put over that."""
+    says = dict(model.manifest.task) if model.manifest else {}
+    name = given.get("type") or says.get("type") or DEFAULT_TASK
+    if name == says.get("type"):
+        _log_overrides("task", given, says)
+    else:
+        says = {}
+    cls = load(TASKS[name])
+    endings = tuple(model.graph.ending(i) for i in range(len(interpreter.outputs)))
+    return cls(
+        cls.Config(**{**says, **given}), ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source)
+    )  # type: ignore[no-any-return]
+
+
+def replay_goldens(model: Model, interpreter: Interpreter) -> None:
+    """Prove on this machine that a bundle answers as it did on the host; raise ModelError with each difference."""
+    assert model.manifest is not None
+    stored = goldens.read_goldens(model.path / GOLDENS)
+    task = build_task(model, interpreter, {})
+    found = goldens.recipe_differences(stored, model.manifest.preprocess)
+    if not found:
+        bound = Preprocessor(model.manifest.preprocess, interpreter.inputs[0])
+        found = goldens.replay(stored, bound, interpreter, task.same_answer)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ModelError(f"{model.path}: {found[0]}{more}", key="model.path")
+
+
+@contextmanager
+def blamed(key: str) -> Iterator[None]:
+    """Put a part's own key before the one that its error blames."""
+    try:
+        yield
+    except EdgeRunnerError as error:
+        error.key = f"{key}.{error.key}" if error.key else key
+        raise
+
+
+@contextmanager
+def _noted(errors: list[EdgeRunnerError]) -> Iterator[None]:
+    try:
+        yield
+    except EdgeRunnerError as error:
+        errors += _each(error)
+
+
+def _each(error: EdgeRunnerError) -> list[EdgeRunnerError]:
+    return error.errors if isinstance(error, Several) else [error]
+
+
+def _recipe(settings: Settings, model: Model) -> Recipe:
+    given = dict(settings.preprocess or {})
+    if model.manifest:
+        says = goldens.recipe_dict(model.manifest.preprocess)
+        _log_overrides("preprocess", given, says)
+        return Recipe(**{**model.manifest.preprocess.__dict__, **given})
+    missing = [key for key in ("color", "mean", "std") if key not in given]
+    if missing:
+        raise SettingError(
+            f"a bare .tflite does not say how its pictures are prepared; set {', '.join(missing)}"
+            " (as it was trained: the model sees (x - mean) / std, with x in 0..255)",
+            key="preprocess",
+        )
+    return Recipe(**given)
+
+
+def _log_overrides(part: str, given: Mapping[str, Any], says: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        shown = list(value) if isinstance(value, tuple) else value
+        if key in says and shown != says[key]:
+            log.warning("%s.%s: %s overrides the bundle's %s", part, key, shown, says[key])

@@ -1,0 +1,1 @@
+"""What keeps the pipeline going: the loop, signals, and what the board says of itself."""

@@ -1,0 +1,25 @@
+"""What this board says of itself."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+from collections.abc import Callable
+
+TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+TIMEX_BYTES = 512  # more than struct timex has anywhere
+
+
+def clock_synced() -> bool:
+    """Whether the kernel says that the clock is set by a time service (adjtimex(2)); False where it does not say."""
+    adjtimex = _adjtimex()
+    if adjtimex is None:
+        return False
+    state = adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    return 0 <= state < TIME_ERROR
+
+
+@functools.cache
+def _adjtimex() -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), "adjtimex", None)

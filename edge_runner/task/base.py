@@ -1,0 +1,65 @@
+"""What every task is, and what it may know of the model: its output tensors, how they end, and the labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from edge_runner.errors import ModelError
+from edge_runner.frame import Geometry, Picture, Tensor, TensorSpec
+from edge_runner.result import Answers
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The model as a task sees it. `endings` names the operator that makes each output's values; `labels` may be None."""
+
+    outputs: tuple[TensorSpec, ...]
+    endings: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    labels_source: str
+
+
+class Task(ABC):
+    """Turns output tensors into answers. A task must override all of this, and holds no state of a frame."""
+
+    Config: ClassVar[type[Any]]
+
+    @abstractmethod
+    def __init__(self, config: Any, facts: ModelFacts) -> None:
+        """Raise SettingError or ModelError where the model does not fit the task."""
+
+    @abstractmethod
+    def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
+        """Answers from the outputs' real values, positions in fractions of the upright frame."""
+
+    @abstractmethod
+    def same_answer(self, expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
+        """Why the answer of `got` is another one than that of `expected`, beyond doubt; None where it is the same."""
+
+    @abstractmethod
+    def draw(self, picture: Picture, answers: Answers) -> None:
+        """Draw the answers on an upright picture, in place."""
+
+
+def check_labels(facts: ModelFacts, classes: int, output: str) -> tuple[str, ...]:
+    """A label for each class, its index where the model has none; raise ModelError, with both numbers, where they do not fit."""
+    labels = facts.labels
+    if labels is None:
+        return tuple(map(str, range(classes)))
+    if len(labels) == classes:
+        return labels
+    message = f"{facts.labels_source} has {len(labels)} labels; output '{output}' has {classes} classes"
+    first, last = labels[0].lower(), labels[-1].lower()
+    if len(labels) == classes + 1 and "background" in (first, last):
+        row = "first" if first == "background" else "last"
+        hint = f"the model has no class for the {row} line, 'background': remove that line"
+    elif len(labels) == classes - 1 and "background" not in (first, last):
+        hint = "the model probably has a background row: try 'background' as a first line of its own"
+    elif abs(len(labels) - classes) == 1:
+        hint = "a line is missing, or one too many: is it this model's file?"
+    else:
+        hint = "it is another model's file"
+    raise ModelError(f"{message}; {hint}", key="model.labels")

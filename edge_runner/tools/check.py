@@ -1,0 +1,24 @@
+"""`edge-runner check`: everything that is wrong with a configuration, at once; nothing is captured or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edge_runner.pipeline import Pipeline
+from edge_runner.tools.inspect import describe_tensor
+
+
+def report(pipeline: Pipeline) -> Iterator[str]:
+    """Lines on what was checked and found right."""
+    engine = pipeline.engine
+    model, recipe = engine.model, engine.preprocessor.recipe
+    proof = "bare file: loaded and run in a child process"
+    if model.manifest:
+        held = pipeline.settings.model.check_goldens
+        proof = "bundle: hashes right, " + ("goldens hold on this machine" if held else "goldens not checked")
+    yield f"model    {model.name} {model.version} ({proof})"
+    yield f"runtime  {engine.interpreter.runtime}, {engine.interpreter.threads} thread(s)"
+    yield f"input    {describe_tensor(engine.interpreter.inputs[0])}"
+    yield f"recipe   {recipe}"
+    yield f"camera   {pipeline.settings.camera.name} ({pipeline.settings.camera.type})"
+    yield f"outputs  {', '.join(config.type for config in pipeline.settings.outputs)}"

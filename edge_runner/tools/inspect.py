@@ -1,0 +1,55 @@
+"""`edge-runner inspect`: what a .tflite file or a bundle holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_runner.frame import TensorSpec
+from edge_runner.model.bundle import Model, ModelConfig, open_model
+
+LABELS_SHOWN = 8
+
+
+def report(path: Path) -> Iterator[str]:
+    """Lines on a model; raise ModelError, after what can be said of it, where it does not load."""
+    settings = ModelConfig(path=path)
+    model = open_model(settings)
+    yield f"{path}: {model.name} {model.version}, {model.graph.size_bytes / 1e6:.2f} MB"
+    yield from _origin(model)
+    yield "operators (version, how often):"
+    for name, version, count in model.graph.counted():
+        yield f"  {name:<28} v{version:<3} x{count}"
+    if model.labels:
+        shown = ", ".join(model.labels[:LABELS_SHOWN])
+        more = ", …" if len(model.labels) > LABELS_SHOWN else ""
+        yield f"labels: {len(model.labels)} from {model.labels_source}: {shown}{more}"
+    else:
+        yield "labels: none"
+    interpreter = model.load(settings)
+    yield f"loads under {interpreter.runtime}:"
+    for kind, specs in (("input", interpreter.inputs), ("output", interpreter.outputs)):
+        for spec in specs:
+            yield f"  {kind:<7} {describe_tensor(spec)}"
+    endings = [model.graph.ending(i) or "nothing" for i in range(len(interpreter.outputs))]
+    yield f"  ends in {', '.join(endings)}"
+
+
+def describe_tensor(spec: TensorSpec) -> str:
+    """A tensor in one line: 'serving_default:0' int8 [1, 48, 48, 1], real = (q - -128) * 0.00392157."""
+    quantization = f", real = (q - {spec.zero_point}) * {spec.scale:.6g}" if spec.quantized else ""
+    return f"'{spec.name}' {spec.dtype} {list(spec.shape)}{quantization}"
+
+
+def _origin(model: Model) -> Iterator[str]:
+    manifest = model.manifest
+    if manifest is None:
+        oldest = (
+            f"; its converter asks for TensorFlow {model.graph.min_runtime} or newer" if model.graph.min_runtime else ""
+        )
+        yield f"a bare file: {model.graph.description or 'no description'}{oldest}"
+        return
+    yield f"a bundle, built {manifest.created} with {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}"
+    yield f"task: {', '.join(f'{k} {v}' for k, v in manifest.task.items())}; quantization: {manifest.quantization}"
+    yield f"recipe: {manifest.preprocess}"
+    yield f"proof: {', '.join(f'{k}: {v}' for k, v in manifest.proof.items())}; loaded under {', '.join(manifest.runtimes)}"

@@ -211,9 +211,9 @@ def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any])
         says = {}
     cls = load(TASKS[name])
     endings = tuple(model.graph.ending(i) for i in range(len(interpreter.outputs)))
-    return cls(
-        cls.Config(**{**says, **given}), ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source)
-    )  # type: ignore[no-any-return]
+    facts = ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source)
+    task: Task = cls(cls.Config(**{**says, **given}), facts)
+    return task
 
 
 def replay_goldens(model: Model, interpreter: Interpreter) -> None:

@@ -59,6 +59,7 @@ class Runtime:
     name: str
     version: str
     make: Callable[..., Any]
+    reference_kernels: Any = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -71,7 +72,8 @@ def find_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> Runtime:
             _refuse_numpy_2(name)
             try:
                 version = importlib.metadata.version(name)
-                return Runtime(name, version, importlib.import_module(module).Interpreter)
+                found = importlib.import_module(module)
+                return Runtime(name, version, found.Interpreter, found.OpResolverType.BUILTIN_REF)
             except (ImportError, OSError) as error:
                 raise RuntimeMissingError(
                     f"{name} is installed, but cannot be imported: {error}", key="model.runtime"
@@ -108,13 +110,24 @@ def thread_count(wanted: int | Literal["auto"]) -> int:
 class Interpreter:
     """A loaded model. `inputs` and `outputs` describe its tensors; `run` takes the input and gives the outputs' real values."""
 
-    def __init__(self, content: bytes, runtime: Runtime, threads: int = 1, flex: tuple[str, ...] = ()) -> None:
-        """Load a .tflite file's bytes. Raise ModelError with what to do where the runtime refuses them."""
+    def __init__(
+        self,
+        content: bytes,
+        runtime: Runtime,
+        threads: int = 1,
+        flex: tuple[str, ...] = (),
+        kernels: Literal["default", "reference"] = "default",
+    ) -> None:
+        """Load a .tflite file's bytes. Raise ModelError with what to do where the runtime refuses them.
+
+        `flex` names the file's Select TF operators, for the message. The reference kernels are slow, plain and portable.
+        """
+        resolver = {"experimental_op_resolver_type": runtime.reference_kernels} if kernels == "reference" else {}
         self.runtime = runtime
         self.threads = threads
         try:
             with _native_noise():
-                self._interpreter = runtime.make(model_content=content, num_threads=threads)
+                self._interpreter = runtime.make(model_content=content, num_threads=threads, **resolver)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, TypeError, UnicodeDecodeError, MemoryError) as error:
             raise ModelError(_refusal(str(error), runtime, flex)) from error

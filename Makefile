@@ -1,0 +1,36 @@
+# Bare `make` lists the targets. The tools come from an active environment, or from what scripts/test.sh has set up.
+PATH := $(CURDIR)/.venv-test/bin:$(PATH)
+export PATH
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## run the daemon on handwritten digits
+	scripts/demo.sh
+
+.PHONY: lint
+lint: ## ruff: the code's form
+	ruff check .
+	ruff format --check .
+
+.PHONY: type
+type: ## mypy, strict
+	mypy
+
+.PHONY: test
+test: ## every test
+	scripts/test.sh
+
+.PHONY: digits
+digits: ## train the digits model anew and build its bundles
+	examples/digits/build.sh
+
+.PHONY: dist
+dist: ## wheel and sdist into dist/
+	python -m build
+
+.PHONY: clean
+clean: ## remove what was built and set up
+	rm -rf build dist *.egg-info .demo .venv .venv-test .venv-build .cache

@@ -1,0 +1,137 @@
+"""The demo: renders frames of held-out digits, runs the daemon on them, and says how it did. scripts/demo.sh calls it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from contact_sheet import contact_sheet
+from render import FRAME_COUNT, HELDOUT, save_frames
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE.parents[1] / ".demo"
+FRAMES, RESULTS, SHEET = WORK / "frames", WORK / "results.jsonl", WORK / "contact_sheet.jpg"
+FRAMES_ARE = WORK / "frames-are"  # what the frames there were made of
+BUNDLES = {"none": HERE / "models" / "digits", "int8": HERE / "models" / "digits-int8"}
+STAGES = ("capture", "preprocess", "inference", "postprocess")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return the daemon's exit code."""
+    options = _options(arguments)
+    WORK.mkdir(exist_ok=True)
+    settings = [f"model.path={BUNDLES[options.quantize]}", f"outputs.1.path={RESULTS}"]
+    if options.camera:
+        settings += [f"camera.{setting}" for setting in options.camera]
+    else:
+        prepare_frames(options.count, options.seed)
+        settings.append(f"camera.path={FRAMES}")
+    RESULTS.unlink(missing_ok=True)
+    code = run_daemon(settings, options.quiet)
+    results = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
+    if results:
+        print(summary(results, known=not options.camera))
+        if not options.camera:
+            draw_sheet(results)
+            print(f"contact sheet: {SHEET}")
+        print(f"JSON lines:    {RESULTS}")
+    return code
+
+
+def prepare_frames(count: int, seed: int) -> None:
+    """Render the frames, where they are not there already."""
+    drawing = zlib.crc32((HERE / "render.py").read_bytes() + HELDOUT.read_bytes())
+    wanted = f"{count} frames, seed {seed}, drawing {drawing:08x}"
+    if FRAMES.is_dir() and FRAMES_ARE.is_file() and FRAMES_ARE.read_text("utf-8") == wanted:
+        return
+    print(f"rendering {count} frames of handwritten digits …", file=sys.stderr)
+    FRAMES_ARE.unlink(missing_ok=True)
+    shutil.rmtree(FRAMES, ignore_errors=True)
+    save_frames(FRAMES, count, seed)
+    FRAMES_ARE.write_text(wanted, "utf-8")
+
+
+def run_daemon(settings: Sequence[str], quiet: bool) -> int:
+    """Run `edge-runner` as a user would; Ctrl-C ends it, and the demo goes on to its summary."""
+    command = [sys.executable, "-m", "edge_runner", "--config", str(HERE / "digits.yaml")]
+    command += [part for setting in settings for part in ("--set", setting)]
+    print("$ edge-runner", *command[3:], file=sys.stderr)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.run(
+            command, stdout=subprocess.DEVNULL if quiet else None, preexec_fn=_take_interrupts, check=False
+        ).returncode
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def summary(results: Sequence[dict[str, Any]], *, known: bool) -> str:
+    """How it did: frames, right ones where the truth is known, rate, and each stage's mean."""
+    lines = ["", f"model:         {results[0]['model']['name']} {results[0]['model']['version']}", f"frames:        {len(results)}"]
+    if known:
+        right = sum(answer(result)[0] == truth(result) for result in results)
+        lines.append(f"right:         {right} ({right / len(results):.1%})")
+    stages = {stage: sum(r["timing_ms"][stage] for r in results) / len(results) for stage in STAGES}
+    elapsed_s = (_seconds(results[-1]) - _seconds(results[0])) or float("inf")
+    lines.append(f"frames/s:      {(len(results) - 1) / elapsed_s:.0f}")
+    lines.append(f"ms a frame:    {', '.join(f'{stage} {ms:.2f}' for stage, ms in stages.items())}")
+    return "\n".join(lines)
+
+
+def draw_sheet(results: Sequence[dict[str, Any]]) -> None:
+    """Every frame with its answer."""
+    answers = [answer(result) for result in results]
+    frames = [FRAMES / result["source"] for result in results]
+    contact_sheet(frames, [a[0] for a in answers], list(map(truth, results)), [a[1] for a in answers], SHEET)
+
+
+def answer(result: dict[str, Any]) -> tuple[str, float]:
+    """The best label and its score."""
+    best = result["classifications"][0]
+    return best["label"], best["score"]
+
+
+def truth(result: dict[str, Any]) -> str:
+    """The digit that was written: the last part of the frame's name, NNNN_L.jpg."""
+    return Path(result["source"]).stem.rpartition("_")[2]
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    return datetime.fromisoformat(result["time"].replace("Z", "+00:00")).timestamp()
+
+
+def _take_interrupts() -> None:
+    """The child inherits that SIGINT is ignored: undo it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="demo.sh",
+        description="Recognise handwritten digits on rendered camera frames, or on a camera of yours.",
+        epilog="example: demo.sh --camera type=video --camera path=digits.mp4",
+    )
+    parser.add_argument(
+        "--camera",
+        action="append",
+        metavar="KEY=VALUE",
+        help="use this camera instead of the rendered frames: its type and keys, as in a configuration's `camera`, one at a time",
+    )
+    parser.add_argument("--quantize", choices=list(BUNDLES), default="none", help="which of the two bundles (default: none, float32)")
+    parser.add_argument("--count", type=int, default=FRAME_COUNT, help="frames to render (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other frames (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="do not print each result")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

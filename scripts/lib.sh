@@ -1,0 +1,48 @@
+# What the scripts share: finding a Python, and making a virtual environment once. Sourced, not run.
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "edge-runner: error: $*"
+    exit 1
+}
+
+# find_python VERSION…: the first of these Pythons that works and can make virtual environments.
+# EDGE_RUNNER_PYTHON names one to be used instead.
+find_python() {
+    local candidate
+    for candidate in ${EDGE_RUNNER_PYTHON:-$(printf 'python%s ' "$@")}; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+    die "no Python 3.10 or newer that can make virtual environments was found (${EDGE_RUNNER_PYTHON:-tried $*});" \
+        "on Debian: sudo apt install python3 python3-venv"
+}
+
+# make_env DIR EXTRAS VERSION…: this checkout with its EXTRAS ("" or "[test]") in the virtual environment DIR.
+# Nothing is done where that is so already.
+make_env() {
+    local env=$1 extras=$2 python wanted
+    shift 2
+    wanted="$(cat "$ROOT/setup.cfg" "$ROOT/pyproject.toml" | cksum) ${EDGE_RUNNER_PYTHON:-} $extras"
+    if [ -x "$env/bin/python" ] && [ "$(cat "$env/.edge-runner" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    python=$(find_python "$@") || exit 1
+    say "setting up ${env#"$ROOT"/} with $("$python" --version): once, a minute or two …"
+    rm -rf "$env"
+    "$python" -m venv "$env" || die "$python cannot make a virtual environment in $env"
+    "$env/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT$extras" ||
+        die "pip could not install edge-runner$extras; the lines above say why"
+    printf '%s' "$wanted" >"$env/.edge-runner"
+}
+
+# The board's runtime has wheels for 3.11 and 3.10; newer ones use LiteRT.
+board_env() { make_env "$ROOT/$1" "$2" 3.11 3.10 3.12 3.13 3.14 3; }
+
+# TensorFlow 2.16.2 is there up to 3.12; newer Pythons get a newer one.
+builder_env() { make_env "$ROOT/.venv-build" "$1" 3.11 3.10 3.12 3.13 3; }

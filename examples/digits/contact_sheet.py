@@ -19,7 +19,8 @@ THUMB_PX = (160, 120)
 CAPTION_PX = 26
 GAP_PX = 4
 HEADER_PX = 72
-SHAPE = 1.6  # of a sheet: its width to its height, about
+HEADER_WIDTH_PX = 960  # the totals need it, however few the frames
+SHAPE = 2.2  # of a sheet: its width to its height, about
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 ANSWER_SCALE, SCORE_SCALE, HEADER_SCALE = 0.7, 0.52, 1.4
@@ -41,7 +42,8 @@ def contact_sheet(
         counts = f"{len(frames)} frames, {len(answers)} answers, {len(truths)} truths and {len(scores)} scores"
         raise ValueError(f"got {counts}; a contact sheet needs as many of each, and one at least")
     columns, rows = _grid(len(frames))
-    sheet = _blank(columns * _step(THUMB_PX[0]) + GAP_PX, HEADER_PX + rows * _step(THUMB_PX[1] + CAPTION_PX) + GAP_PX)
+    width = max(HEADER_WIDTH_PX, columns * _step(THUMB_PX[0]) + GAP_PX)
+    sheet = _blank(width, HEADER_PX + rows * _step(THUMB_PX[1] + CAPTION_PX) + GAP_PX)
     _header(sheet, sum(map(str.__eq__, answers, truths)), len(frames))
     for place, tile in enumerate(map(_tile, frames, answers, truths, scores)):
         x = GAP_PX + place % columns * _step(THUMB_PX[0])

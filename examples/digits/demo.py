@@ -19,8 +19,8 @@ from render import FRAME_COUNT, HELDOUT, save_frames
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parents[1] / ".demo"
-FRAMES, RESULTS, SHEET = WORK / "frames", WORK / "results.jsonl", WORK / "contact_sheet.jpg"
-FRAMES_ARE = WORK / "frames-are"  # what the frames there were made of
+FRAMES, RESULTS, SHEET = "frames", "results.jsonl", "contact_sheet.jpg"  # in the work folder
+FRAMES_ARE = "frames-are"  # what the frames there were made of
 BUNDLES = {"none": HERE / "models" / "digits", "int8": HERE / "models" / "digits-int8"}
 STAGES = ("capture", "preprocess", "inference", "postprocess")
 
@@ -28,36 +28,39 @@ STAGES = ("capture", "preprocess", "inference", "postprocess")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo; return the daemon's exit code."""
     options = _options(arguments)
-    WORK.mkdir(exist_ok=True)
-    settings = [f"model.path={BUNDLES[options.quantize]}", f"outputs.1.path={RESULTS}"]
+    work = options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    results_file = work / RESULTS
+    settings = [f"model.path={BUNDLES[options.quantize]}", f"outputs.1.path={results_file}"]
     if options.camera:
         settings += [f"camera.{setting}" for setting in options.camera]
     else:
-        prepare_frames(options.count, options.seed)
-        settings.append(f"camera.path={FRAMES}")
-    RESULTS.unlink(missing_ok=True)
+        prepare_frames(work, options.count, options.seed)
+        settings.append(f"camera.path={work / FRAMES}")
+    results_file.unlink(missing_ok=True)
     code = run_daemon(settings, options.quiet)
-    results = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
+    results = [json.loads(line) for line in results_file.read_text("utf-8").splitlines()] if results_file.exists() else []
     if results:
         print(summary(results, known=not options.camera))
         if not options.camera:
-            draw_sheet(results)
-            print(f"contact sheet: {SHEET}")
-        print(f"JSON lines:    {RESULTS}")
+            draw_sheet(work, results)
+            print(f"contact sheet: {work / SHEET}")
+        print(f"JSON lines:    {results_file}")
     return code
 
 
-def prepare_frames(count: int, seed: int) -> None:
+def prepare_frames(work: Path, count: int, seed: int) -> None:
     """Render the frames, where they are not there already."""
     drawing = zlib.crc32((HERE / "render.py").read_bytes() + HELDOUT.read_bytes())
     wanted = f"{count} frames, seed {seed}, drawing {drawing:08x}"
-    if FRAMES.is_dir() and FRAMES_ARE.is_file() and FRAMES_ARE.read_text("utf-8") == wanted:
+    frames, frames_are = work / FRAMES, work / FRAMES_ARE
+    if frames.is_dir() and frames_are.is_file() and frames_are.read_text("utf-8") == wanted:
         return
     print(f"rendering {count} frames of handwritten digits …", file=sys.stderr)
-    FRAMES_ARE.unlink(missing_ok=True)
-    shutil.rmtree(FRAMES, ignore_errors=True)
-    save_frames(FRAMES, count, seed)
-    FRAMES_ARE.write_text(wanted, "utf-8")
+    frames_are.unlink(missing_ok=True)
+    shutil.rmtree(frames, ignore_errors=True)
+    save_frames(frames, count, seed)
+    frames_are.write_text(wanted, "utf-8")
 
 
 def run_daemon(settings: Sequence[str], quiet: bool) -> int:
@@ -87,11 +90,11 @@ def summary(results: Sequence[dict[str, Any]], *, known: bool) -> str:
     return "\n".join(lines)
 
 
-def draw_sheet(results: Sequence[dict[str, Any]]) -> None:
+def draw_sheet(work: Path, results: Sequence[dict[str, Any]]) -> None:
     """Every frame with its answer."""
     answers = [answer(result) for result in results]
-    frames = [FRAMES / result["source"] for result in results]
-    contact_sheet(frames, [a[0] for a in answers], list(map(truth, results)), [a[1] for a in answers], SHEET)
+    frames = [work / FRAMES / result["source"] for result in results]
+    contact_sheet(frames, [a[0] for a in answers], list(map(truth, results)), [a[1] for a in answers], work / SHEET)
 
 
 def answer(result: dict[str, Any]) -> tuple[str, float]:
@@ -129,6 +132,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quantize", choices=list(BUNDLES), default="none", help="which of the two bundles (default: none, float32)")
     parser.add_argument("--count", type=int, default=FRAME_COUNT, help="frames to render (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other frames (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for frames and results (default: .demo)")
     parser.add_argument("--quiet", action="store_true", help="do not print each result")
     return parser.parse_args(arguments)
 

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import importlib
+import math
 import os
 import re
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SIZE_UNITS_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+MAX_DURATION_S = 10 * 365 * 86400.0  # more than any wait; the system's own calls end at 292 years
 GLOB_CHARACTERS = "*?["
 
 
@@ -57,7 +62,10 @@ class Units:
         parts = re.findall(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
         if not parts or "".join(a + b for a, b in parts) != re.sub(r"\s", "", text):
             raise ValueError(text)
-        return sum(float(number) * self._unit(unit) for number, unit in parts)
+        total = sum(float(number) * self._unit(unit) for number, unit in parts)
+        if not math.isfinite(total):
+            raise ValueError(text)
+        return total
 
     def _unit(self, name: str) -> float:
         if name not in self.units:
@@ -81,8 +89,8 @@ class InputPath:
 
     def missing(self, path: Path) -> str | None:
         """Say why `path` will not do, or None."""
-        if self.kind == "pictures" and not path.exists() and any(c in str(path) for c in GLOB_CHARACTERS):
-            return None if glob.iglob(str(path)) and any(glob.iglob(str(path))) else "nothing matches"
+        if self.kind == "pictures" and not os.path.exists(path) and any(c in str(path) for c in GLOB_CHARACTERS):
+            return None if any(glob.iglob(str(path), recursive=True)) else _why_no_match(path)
         try:
             path.stat()
         except OSError as error:
@@ -92,6 +100,16 @@ class InputPath:
         if self.kind == "folder" and not path.is_dir():
             return "it is no folder"
         return None
+
+
+def _why_no_match(pattern: Path) -> str:
+    """A glob is silent about a folder that is missing, or that this user may not look into."""
+    folder = next(p for p in pattern.parents if not any(c in str(p) for c in GLOB_CHARACTERS))
+    try:
+        os.listdir(folder)
+    except OSError as error:
+        return f"{folder}: {(error.strerror or str(error)).lower()}"
+    return "nothing matches"
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,9 @@ class Partial:
     cls: type[Any]
 
 
-Duration = Annotated[float, Units(DURATION_UNITS_S, "a duration such as 500ms, 30s, 5m or 1h")]
+Duration = Annotated[
+    float, Units(DURATION_UNITS_S, "a duration such as 500ms, 30s, 5m or 1h"), Range(0, MAX_DURATION_S)
+]
 """Seconds."""
 
 Size = Annotated[int, Units(SIZE_UNITS_BYTES, "a size such as 64MB or 512KB")]
@@ -143,3 +163,55 @@ def load(place: str) -> Any:
     """What stands at 'module:Name'."""
     module, name = place.split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def describe(hint: Any) -> str:
+    """What a type hint allows, in the words of a message: `auto, or a whole number from 1`."""
+    base, extras = unwrapped(hint)
+    for extra in extras:
+        if isinstance(extra, Units):
+            return extra.what
+        if isinstance(extra, InputPath):
+            return f"a {extra.kind if extra.kind != 'pictures' else 'picture, a folder or a glob'} that is there"
+        if isinstance(extra, Partial):
+            return describe(extra.cls)
+        if isinstance(extra, Variants):
+            return f"a mapping with a type: {', '.join(extra.table)}"
+    origin, members = typing.get_origin(base), typing.get_args(base)
+    ranges = "".join(f" {extra}" for extra in extras if isinstance(extra, Range))
+    if origin in (Union, types.UnionType):
+        return ", or ".join(describe(m) for m in members if m is not types.NoneType)
+    if origin is Literal:
+        return " | ".join(str(m) for m in members)
+    if origin is tuple:
+        item = describe(members[0])
+        if any(isinstance(e, OneOrMany) for e in extras):
+            return f"{item}, or a list of such"
+        return f"a list, each item {item}" if members[-1] is Ellipsis else f"[{', '.join(map(describe, members))}]"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping of names to {describe(members[1])}"
+    if dataclasses.is_dataclass(base):
+        return f"a mapping with {listed(f.name for f in dataclasses.fields(base))}"
+    words = {
+        bool: "true | false",
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+        Any: "anything",
+    }
+    return words.get(base, str(base)) + ranges
+
+
+def unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type hint without Annotated, and what that says besides."""
+    if typing.get_origin(hint) is Annotated:
+        base, *extras = typing.get_args(hint)
+        return base, tuple(extras)
+    return hint, ()
+
+
+def listed(names: Iterable[str], word: str = "and") -> str:
+    """Names in a sentence: a, b and c."""
+    *most, last = names
+    return f"{', '.join(most)} {word} {last}" if most else last

@@ -1,0 +1,267 @@
+"""A camera.yaml as a whole."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from edge_runner.camera.images import ImagesConfig
+from edge_runner.camera.pattern import PatternConfig
+from edge_runner.camera.video import VideoConfig
+from edge_runner.errors import EXIT_CONFIG, ConfigError
+from edge_runner.output.console import ConsoleConfig
+from edge_runner.output.jsonl import JsonLinesConfig
+from edge_runner.settings import load_settings
+
+LEAST = "camera: {type: pattern}\nmodel: {path: m.tflite}\n"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with a model, a video and pictures in it, to stand in."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("LOGS_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "pictures").mkdir()
+    for name in ("m.tflite", "clip.mp4", "labels.txt", "pictures/cat.jpg"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def read(text, *sets):
+    """The settings that `front.yaml` of such a text makes."""
+    Path("front.yaml").write_text(text)
+    return load_settings(Path("front.yaml"), sets).value
+
+
+def mistakes(text, *sets):
+    """The lines of what is wrong with such a `front.yaml`, its name taken off."""
+    Path("front.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(Path("front.yaml"), sets)
+    assert caught.value.exit_code == EXIT_CONFIG
+    return [line.removeprefix("front.yaml:") for line in caught.value.problems]
+
+
+def test_two_sections_are_enough():
+    """A camera and a model are all that must be given: names come from the host and the file, results go to the console."""
+    settings = read(LEAST)
+    assert settings.camera == PatternConfig(name="front")
+    assert settings.model.path == Path("m.tflite")
+    assert settings.device == socket.gethostname()
+    assert settings.outputs == (ConsoleConfig(),)
+    assert (settings.preprocess, settings.task) == (None, None)
+
+
+def test_names_that_are_given_stay():
+    """Neither the host's nor the file's name goes over a name that is given."""
+    settings = read("device: pi-7\ncamera: {type: pattern, name: door}\nmodel: {path: m.tflite}\n")
+    assert (settings.device, settings.camera.name) == ("pi-7", "door")
+
+
+def test_everything_that_is_given_comes_through():
+    """Each part of a full configuration arrives in its own Config."""
+    settings = read(
+        """
+camera: {type: video, path: clip.mp4, rotate: 270, flip: vertical, crop: [0.1, 0.2, 0.3, 0.4], max_fps: 0.5,
+         start_timeout: 1m 30s, loop: true}
+model: {path: m.tflite, labels: labels.txt, sha256: abc, runtime: ai-edge-litert, threads: 2, check_goldens: false}
+preprocess: {color: bgr, mean: 1, std: [1, 2, 3]}
+task: {type: classify, max_results: 3, deny: [cat], label_thresholds: {dog: 0.5}}
+outputs: [{type: console}, {type: jsonl, path: out.jsonl}]
+"""
+    )
+    assert settings.camera == VideoConfig(
+        name="front",
+        path=Path("clip.mp4"),
+        rotate=270,
+        flip="vertical",
+        crop=(0.1, 0.2, 0.3, 0.4),
+        max_fps=0.5,
+        start_timeout=90.0,
+        loop=True,
+    )
+    assert (settings.model.labels, settings.model.threads) == (Path("labels.txt"), 2)
+    assert (settings.model.sha256, settings.model.runtime, settings.model.check_goldens) == (
+        "abc",
+        "ai-edge-litert",
+        False,
+    )
+    assert settings.preprocess == {"color": "bgr", "mean": (1.0,), "std": (1.0, 2.0, 3.0)}
+    assert settings.task == {
+        "type": "classify",
+        "max_results": 3,
+        "deny": ("cat",),
+        "label_thresholds": {"dog": 0.5},
+    }
+    assert settings.outputs == (ConsoleConfig(), JsonLinesConfig(path=Path("out.jsonl")))
+
+
+def test_ten_mistakes_are_ten_lines():
+    """All mistakes of a file come at once, each with its own line, in their order."""
+    found = mistakes(
+        """\
+device: 7
+camera:
+  type: images
+  path: gone
+  widht: 640
+  fps: 30
+  rotate: 45
+  crop: [0.5, 0, 0.6, 2]
+modle: {}
+preprocess:
+  std: wide
+outputs:
+  - type: jsonl
+"""
+    )
+    assert [line.split(": ", 2)[:2] for line in found] == [
+        ["1", "device"],
+        ["1", "model"],
+        ["4", "camera.path"],
+        ["5", "camera.widht"],
+        ["6", "camera.fps"],
+        ["7", "camera.rotate"],
+        ["8", "camera.crop.3"],
+        ["9", "modle"],
+        ["11", "preprocess.std.0"],
+        ["13", "outputs.0.path"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "camera: {type: images, path: pictures, width: 5}\n",
+            "1: camera.width: a key of type pattern, not of 'images'",
+        ),
+        (
+            "camera: {type: pattern, path: clip.mp4}\n",
+            "1: camera.path: a key of type images or video, not of 'pattern'",
+        ),
+        (
+            "camera:\n  type: pattern\n  widht: 5\n",
+            "3: camera.widht: unknown key; did you mean 'width'?",
+        ),
+        (
+            "camera:\n  type: webcam\n",
+            "2: camera.type: got 'webcam'; allowed: images | video | pattern",
+        ),
+        (
+            "camera:\n  width: 640\n",
+            "1: camera.type: missing; allowed: images | video | pattern",
+        ),
+        (
+            "camera: {type: video, path: pictures}\n",
+            "1: camera.path: got 'pictures' (it is a folder); allowed: a file that is there",
+        ),
+        (
+            "camera: {type: pattern, max_fps: 0}\n",
+            "1: camera.max_fps: got 0; allowed: a number above 0",
+        ),
+        (
+            "camera: {type: pattern, flip: both}\n",
+            "1: camera.flip: got 'both'; allowed: none | horizontal | vertical",
+        ),
+        (
+            "camera: {type: pattern, start_timeout: 30}\n",
+            "1: camera.start_timeout: got 30 without a unit; allowed: a duration such as 500ms, 30s, 5m or 1h",
+        ),
+    ],
+)
+def test_mistakes_of_cameras(text, line):
+    """Camera keys are checked against the camera's type, and a key of another one is told by its owner."""
+    assert mistakes(text + "model: {path: m.tflite}\n") == [line]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "preprocess: {colour: rgb}",
+            "3: preprocess.colour: unknown key; did you mean 'color'?",
+        ),
+        (
+            "preprocess: 5",
+            "3: preprocess: got 5; allowed: a mapping with color, mean, std, resize, interpolation, layout and pad",
+        ),
+        (
+            "preprocess: {pad: 256}",
+            "3: preprocess.pad: got 256; allowed: a whole number from 0 to 255",
+        ),
+        ("preprocess: {mean: []}", "3: preprocess.mean: got []; allowed: a number, or a list of such"),
+        ("task: {type: detect}", "3: task.type: got 'detect'; allowed: classify"),
+        ("task: {max_results: 0}", "3: task.max_results: got 0; allowed: a whole number from 1"),
+        ("task: {score_treshold: 0}", "3: task.score_treshold: unknown key; did you mean 'score_threshold'?"),
+        ("task: {allow: [7]}", "3: task.allow.0: got 7 (quote it to make it text); allowed: text"),
+        (
+            "task: {label_thresholds: {cat: 5}}",
+            "3: task.label_thresholds.cat: got 5; allowed: a number from 0 to 1",
+        ),
+        (
+            "outputs: {type: console}",
+            "3: outputs: got a mapping; allowed: a list, each item a mapping with a type: console, jsonl",
+        ),
+        (
+            "outputs: []",
+            "3: outputs: got []; allowed: a list, each item a mapping with a type: console, jsonl",
+        ),
+        (
+            "outputs: [{type: console, path: x}]",
+            "3: outputs.0.path: a key of type jsonl, not of 'console'",
+        ),
+        ("outputs: [{path: x}]", "3: outputs.0.type: missing; allowed: console | jsonl"),
+    ],
+)
+def test_mistakes_of_the_other_sections(text, line):
+    """What is partly given is checked as strictly as what is given whole."""
+    assert mistakes(f"{LEAST}{text}\n") == [line]
+
+
+@pytest.mark.parametrize("crop", ["[0.5, 0, 0.6, 1]", "[0, 0.1, 1, 1]", "[0, 0, 0, 1]", "[0, 0, 1, 0]"])
+def test_a_crop_outside_the_frame_is_told(crop):
+    """A crop that reaches over the frame's edge, or has nothing in it, names the key's line."""
+    assert mistakes(f"camera:\n  type: pattern\n  crop: {crop}\nmodel: {{path: m.tflite}}\n") == [
+        f"3: camera.crop: got {crop}; allowed: x, y, width, height as fractions of the upright frame, within it"
+    ]
+
+
+def test_a_crop_may_reach_the_edge():
+    """Fractions that add up to the whole frame are within it, rounding or not."""
+    camera = read("camera: {type: pattern, crop: [0.7, 0.9, 0.3, 0.1]}\nmodel: {path: m.tflite}\n").camera
+    assert camera.crop == (0.7, 0.9, 0.3, 0.1)
+
+
+def test_another_camera_from_the_command_line():
+    """With another camera.type by --set, the keys of the file's camera that it does not know are void."""
+    text = "camera: {type: pattern, width: 64, fps: 5, rotate: 90}\nmodel: {path: m.tflite}\n"
+    camera = read(text, "camera.type=images", "camera.path=pictures/*.jpg").camera
+    assert camera == ImagesConfig(name="front", path=Path("pictures/*.jpg"), rotate=90)
+
+
+def test_set_makes_sections_that_are_not_there():
+    """A key of a section that the file does not have makes the section."""
+    settings = read(LEAST, "task.score_threshold=0.5", "preprocess.color=gray", 'outputs=[{type: "console"}]')
+    assert settings.task == {"score_threshold": 0.5}
+    assert settings.preprocess == {"color": "gray"}
+
+
+def test_an_empty_section_is_none():
+    """A section of which every key is commented out is as if it were not there."""
+    settings = read(f"{LEAST}preprocess:\n  # color: rgb\ntask:\n")
+    assert (settings.preprocess, settings.task) == (None, None)
+
+
+def test_mistakes_are_placed_by_dotted_keys():
+    """Later errors find every key's line, or its section's."""
+    Path("front.yaml").write_text(f"{LEAST}task:\n  deny: [x]\noutputs:\n  - type: console\n")
+    places = load_settings(Path("front.yaml"), ["camera.fps=5"]).places
+    lines = {key: str(places[key]) for key in ("camera.type", "task.deny", "outputs.0", "camera.fps")}
+    assert lines == {
+        "camera.type": "front.yaml:1",
+        "task.deny": "front.yaml:4",
+        "outputs.0": "front.yaml:6",
+        "camera.fps": "--set",
+    }

@@ -20,9 +20,10 @@ from edge_runner.fields import InputPath, Range
 from edge_runner.frame import TensorSpec
 from edge_runner.model.flatbuffer import Graph, read_graph
 from edge_runner.model.interpreter import Interpreter, RuntimeName, find_runtime, thread_count
-from edge_runner.model.labels import embedded_labels, parse_labels, read_labels
+from edge_runner.model.labels import embedded_labels, read_labels
 from edge_runner.model.preprocess import Recipe
 from edge_runner.model.probe import probe
+from edge_runner.model.structure import check_structure
 
 FORMAT = 1
 MANIFEST, MODEL, LABELS, GOLDENS = "manifest.json", "model.tflite", "labels.txt", "golden.npz"
@@ -99,7 +100,7 @@ class Model:
         flex = tuple(sorted({o.name for o in self.graph.operators if o.custom and o.name.startswith("Flex")}))
         try:
             if self.manifest is None:
-                probe(self.content, runtime, flex)
+                probe(self.content, runtime, threads, flex)
             return Interpreter(self.content, runtime, threads, flex)
         except ModelError as error:
             raise ModelError(f"{self.path} {error}", key="model.path") from error
@@ -111,11 +112,12 @@ def open_model(settings: ModelConfig) -> Model:
         return _open_bundle(settings)
     content = _read(settings.path)
     _check_sha256(settings, content)
+    graph = _graph(settings.path, content, vouched=False)
     embedded = None if settings.labels else embedded_labels(content)
     labels = read_labels(settings.labels) if settings.labels else embedded
     source = str(settings.labels or f"the metadata of {settings.path}") if labels else "nothing"
     version = sha256_of(content)[:VERSION_DIGITS]
-    return Model(settings.path.stem, version, settings.path, content, _graph(settings.path, content), labels, source)
+    return Model(settings.path.stem, version, settings.path, content, graph, labels, source)
 
 
 def sha256_of(content: bytes) -> str:
@@ -177,9 +179,10 @@ def _open_bundle(settings: ModelConfig) -> Model:
     content = _read(folder / MODEL)
     _check_sha256(settings, content)
     labels_file = folder / LABELS
-    labels = parse_labels(_read(labels_file)) if LABELS in manifest.files else None
+    labels = read_labels(labels_file) if LABELS in manifest.files else None
     return Model(
-        manifest.name, manifest.version, folder, content, _graph(folder / MODEL, content), labels, str(labels_file), manifest
+        manifest.name, manifest.version, folder, content, _graph(folder / MODEL, content, vouched=True), labels,
+        str(labels_file), manifest,
     )  # fmt: skip
 
 
@@ -190,8 +193,10 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}", key="model.path") from error
 
 
-def _graph(path: Path, content: bytes) -> Graph:
+def _graph(path: Path, content: bytes, vouched: bool) -> Graph:
     try:
+        if not vouched:
+            check_structure(content)
         return read_graph(content)
     except ModelError as error:
         raise ModelError(f"{path} {error}", key="model.path") from error

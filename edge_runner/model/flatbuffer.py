@@ -15,7 +15,6 @@ from edge_runner.model.operators import BUILTIN_OPERATORS, CUSTOM
 
 IDENTIFIER = b"TFL3"
 CHANGES_OF_FORM = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "DEQUANTIZE", "QUANTIZE", "CAST")
-MAX_ITEMS = 1_000_000  # of one vector: more is damage
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Graph:
         tensor = self.outputs[output]
         for operator in reversed(self.operators):
             if tensor in operator.outputs:
-                if operator.name not in CHANGES_OF_FORM:
+                if operator.name not in CHANGES_OF_FORM or not operator.inputs:
                     return operator.name
                 tensor = operator.inputs[0]
         return ""
@@ -63,8 +62,6 @@ class Graph:
 
 def read_graph(content: bytes) -> Graph:
     """Read a .tflite file's bytes; raise ModelError where they are damaged or something else."""
-    if len(content) < 8 or content[4:8] != IDENTIFIER:
-        raise ModelError(f"is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}")
     try:
         return _graph(content)
     except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
@@ -72,7 +69,7 @@ def read_graph(content: bytes) -> Graph:
 
 
 def _graph(content: bytes) -> Graph:
-    root = _Table(content, struct.unpack_from("<I", content)[0])
+    root = Table.root(content)
     codes = [_operator_code(table) for table in root.tables(1)]
     main = next(iter(root.tables(2)), None)
     if main is None:
@@ -86,7 +83,7 @@ def _graph(content: bytes) -> Graph:
     )  # fmt: skip
 
 
-def _operator_code(table: _Table) -> tuple[str, int, bool]:
+def _operator_code(table: Table) -> tuple[str, int, bool]:
     """An OperatorCode: the number stands in field 3, or, of files older than 2020, in the one byte of field 0."""
     number = max(table.number(0, "<b"), table.number(3, "<i"))
     custom = number == CUSTOM
@@ -94,7 +91,7 @@ def _operator_code(table: _Table) -> tuple[str, int, bool]:
     return name, table.number(2, "<i", 1), custom
 
 
-def _min_runtime(root: _Table) -> str:
+def _min_runtime(root: Table) -> str:
     """The oldest TensorFlow that the converter believes can run the file (metadata `min_runtime_version`)."""
     buffers = list(root.tables(4))
     for table in root.tables(6):
@@ -103,14 +100,29 @@ def _min_runtime(root: _Table) -> str:
     return ""
 
 
-class _Table:
-    """One FlatBuffer table at `position`."""
+class Table:
+    """One FlatBuffer table at `position`. What leads outside of `content` raises struct.error or IndexError."""
 
     def __init__(self, content: bytes, position: int) -> None:
         self._content = content
         self._position = position
         self._vtable = position - self._read("<i", position)
         self._length = self._read("<H", self._vtable)
+
+    @classmethod
+    def root(cls, content: bytes) -> Table:
+        """The Model that a .tflite file's bytes begin with; raise ModelError where they are something else."""
+        if len(content) < 8 or content[4:8] != IDENTIFIER:
+            raise ModelError(f"is not a .tflite file: bytes 4 to 8 are {content[4:8]!r}, not {IDENTIFIER!r}")
+        return cls(content, struct.unpack_from("<I", content)[0])
+
+    def check(self) -> None:
+        """Raise where the table or one of its fields does not lie within the file."""
+        size = self._read("<H", self._vtable + 2)
+        inside = self._position >= 0 and self._position + size <= len(self._content)
+        slots = struct.unpack_from(f"<{(self._length - 4) // 2}H", self._content, self._vtable + 4)
+        if not inside or self._length < 4 or size < 4 or any(offset >= size for offset in slots):
+            raise IndexError(self._position)
 
     def _read(self, kind: str, position: int) -> int:
         if position < 0:
@@ -127,28 +139,32 @@ class _Table:
         position = self._field(field)
         return default if position is None else self._read(kind, position)
 
-    def _vector(self, field: int) -> tuple[int, int]:
-        """Where a vector's items begin, and how many there are."""
+    def items(self, field: int, size: int) -> tuple[int, int]:
+        """Where a vector's items of `size` bytes begin, and how many there are; (0, 0) where there is no vector."""
         position = self._field(field)
         if position is None:
             return 0, 0
-        start = position + self._read("<I", position)
-        count = self._read("<I", start)
-        if count > MAX_ITEMS and start + count > len(self._content):
+        start = position + self._read("<I", position) + 4
+        count = self._read("<I", start - 4)
+        if start + count * size > len(self._content):
             raise IndexError(count)
-        return start + 4, count
+        return start, count
 
-    def tables(self, field: int) -> Iterator[_Table]:
-        start, count = self._vector(field)
+    def table(self, field: int) -> Table | None:
+        position = self._field(field)
+        return None if position is None else Table(self._content, position + self._read("<I", position))
+
+    def tables(self, field: int) -> Iterator[Table]:
+        start, count = self.items(field, 4)
         for position in range(start, start + 4 * count, 4):
-            yield _Table(self._content, position + self._read("<I", position))
+            yield Table(self._content, position + self._read("<I", position))
 
     def numbers(self, field: int) -> tuple[int, ...]:
-        start, count = self._vector(field)
-        return struct.unpack_from(f"<{min(count, MAX_ITEMS)}i", self._content, start)
+        start, count = self.items(field, 4)
+        return struct.unpack_from(f"<{count}i", self._content, start)
 
     def data(self, field: int) -> bytes:
-        start, count = self._vector(field)
+        start, count = self.items(field, 1)
         return self._content[start : start + count]
 
     def text(self, field: int) -> str:

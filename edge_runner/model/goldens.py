@@ -10,6 +10,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
 def read_goldens(path: Path) -> Goldens:
     """Read golden.npz; raise ModelError where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             tolerances = [float(t) for t in file["tolerances"]]
             outputs = range(len(tolerances))
             count = sum(name.startswith("picture_") for name in file.files)
@@ -83,7 +84,7 @@ def read_goldens(path: Path) -> Goldens:
                 for n in range(count)
             ]
             return Goldens(json.loads(str(file["recipe"])), tolerances, items)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path} is damaged: {error}", key="model.path") from error
 
 
@@ -129,6 +130,9 @@ def _prepares(item: Golden, preprocessor: Preprocessor) -> str | None:
 
 
 def _answers(item: Golden, goldens: Goldens, interpreter: Interpreter, same_answer: SameAnswer) -> str | None:
+    spec = interpreter.inputs[0]
+    if item.prepared.shape != spec.shape or item.prepared.dtype != spec.dtype:
+        return None  # another model's: _prepares says so
     outputs = interpreter.run(item.prepared)
     for spec, output, expected, tolerance in zip(
         interpreter.outputs, outputs, item.outputs, goldens.tolerances, strict=True

@@ -32,6 +32,7 @@ RUNTIMES: dict[RuntimeName, str] = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
 }
 AUTO_THREADS_MOST = 4  # more hurt on every board measured
+NATIVE_ERRORS = (ValueError, RuntimeError, TypeError, MemoryError, SystemError)  # UnicodeDecodeError is a ValueError
 
 # What the runtime says of a model that it cannot run, and what to do about it.
 REFUSALS = (
@@ -67,20 +68,30 @@ class Runtime:
 
 def find_runtime(wanted: RuntimeName | Literal["auto"] = "auto") -> Runtime:
     """The runtime of that name, or the first that is installed; raise RuntimeMissingError with the command that mends it."""
+    refused = None
     for name, module in RUNTIMES.items():
         if wanted in ("auto", name) and importlib.util.find_spec(module.partition(".")[0]):
-            _refuse_numpy_2(name)
             try:
-                version = importlib.metadata.version(name)
-                found = importlib.import_module(module)
-                return Runtime(name, version, found.Interpreter, found.OpResolverType.BUILTIN_REF)
-            except (ImportError, OSError) as error:
-                raise RuntimeMissingError(
-                    f"{name} is installed, but cannot be imported: {error}", key="model.runtime"
-                ) from error
+                return _imported(name, module)
+            except RuntimeMissingError as error:
+                refused = refused or error
+    if refused:
+        raise refused
     remedy = "edge-runner[litert]" if wanted == "ai-edge-litert" or sys.version_info >= (3, 12) else "tflite-runtime"
-    what = "no TensorFlow Lite runtime" if wanted == "auto" else f"{wanted} is not"
+    what = "no TensorFlow Lite runtime is" if wanted == "auto" else f"{wanted} is not"
     raise RuntimeMissingError(f"{what} installed; pip install '{remedy}'", key="model.runtime")
+
+
+def _imported(name: str, module: str) -> Runtime:
+    _refuse_numpy_2(name)
+    try:
+        found = importlib.import_module(module)
+        version = importlib.metadata.version(name)
+        return Runtime(name, version, found.Interpreter, found.OpResolverType.BUILTIN_REF)
+    except (ImportError, OSError) as error:
+        raise RuntimeMissingError(
+            f"{name} is installed, but cannot be imported: {error}", key="model.runtime"
+        ) from error
 
 
 def _refuse_numpy_2(name: str) -> None:
@@ -129,10 +140,11 @@ class Interpreter:
             with _native_noise():
                 self._interpreter = runtime.make(model_content=content, num_threads=threads, **resolver)
                 self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError, TypeError, UnicodeDecodeError, MemoryError) as error:
+                inputs = self._interpreter.get_input_details()
+                outputs = self._interpreter.get_output_details()
+        except NATIVE_ERRORS as error:
             raise ModelError(_refusal(str(error), runtime, flex)) from error
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
+        _refuse_open_sizes(inputs)
         self.inputs = tuple(map(_spec, inputs))
         self.outputs = tuple(map(_spec, outputs))
         self._input_views = [self._interpreter.tensor(i["index"]) for i in inputs]
@@ -143,17 +155,29 @@ class Interpreter:
 
         Raise ValueError on another shape or dtype than the inputs have, and ModelError where the model fails.
         """
-        for view, tensor, spec in zip(self._input_views, tensors, self.inputs, strict=True):
+        for tensor, spec in zip(tensors, self.inputs, strict=True):
             if tensor.shape != spec.shape or tensor.dtype != spec.dtype:
                 raise ValueError(
                     f"got {tensor.dtype} {list(tensor.shape)}; input '{spec.name}' is {spec.dtype} {list(spec.shape)}"
                 )
-            np.copyto(view(), tensor)
         try:
+            for view, tensor in zip(self._input_views, tensors, strict=True):
+                np.copyto(view(), tensor)
             self._interpreter.invoke()
-        except (RuntimeError, ValueError) as error:
+            return [spec.dequantize(view()) for spec, view in zip(self.outputs, self._output_views, strict=True)]
+        except NATIVE_ERRORS as error:
             raise ModelError(f"failed while running: {_one_line(str(error))}") from error
-        return [spec.dequantize(view()) for spec, view in zip(self.outputs, self._output_views, strict=True)]
+
+
+def _refuse_open_sizes(inputs: list[dict[str, Any]]) -> None:
+    """The runtime makes every open size 1, without a word; only a batch is meant to be that."""
+    for details in inputs:
+        signature = [int(n) for n in details["shape_signature"]]
+        if -1 in signature[1:]:
+            raise ModelError(
+                f"leaves the size of input '{details['name']}' open, {signature}; rebuild it with a fixed one"
+                " (scripts/build_model.sh --input-shape 1,H,W,C)"
+            )
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from pathlib import Path
 
 from edge_runner.errors import ModelError
 
 NUMBERED = re.compile(r"\s*(\d+)\s*[:\s]\s*(\S.*?)\s*")
+EMBEDDED_MOST_BYTES = 4_000_000  # of the labels inside a model, unpacked: more is no label file
 UNUSED = "???"  # a slot of the model that stands for nothing, as in COCO's 90
 
 
@@ -54,6 +56,10 @@ def embedded_labels(content: bytes) -> tuple[str, ...] | None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             texts = [name for name in archive.namelist() if name.endswith(".txt")]
             chosen = [name for name in texts if "label" in name.lower()] or texts
-            return parse_labels(archive.read(chosen[0])) if chosen else None
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError):
+            if not chosen:
+                return None
+            with archive.open(chosen[0]) as file:
+                found = file.read(EMBEDDED_MOST_BYTES + 1)
+            return parse_labels(found) if len(found) <= EMBEDDED_MOST_BYTES else None
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, NotImplementedError, RuntimeError, EOFError):
         return None

@@ -8,7 +8,7 @@ and type in one look-up, the same to the last bit on every processor.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 import cv2
@@ -70,15 +70,15 @@ class Preprocessor:
     def __init__(self, recipe: Recipe, spec: TensorSpec) -> None:
         """Raise SettingError where the recipe cannot fill the tensor."""
         self.recipe = recipe
-        self.spec = spec
+        self.spec = replace(spec, scale=0.0, zero_point=0) if _wants_raw_bytes(recipe, spec) else spec
         self.shape = spec.shape
         self.dtype: np.dtype[Any] = np.dtype(spec.dtype)
         self.channels = CHANNELS[recipe.color]
         self.planar = _is_planar(recipe, spec)
         self.height, self.width = spec.shape[2:] if self.planar else spec.shape[1:3]
-        self.doubt = _doubt(recipe, spec)
+        self.doubt = _doubt(recipe, self.spec)
         """Why the recipe is probably not the model's; None where there is no reason to think so."""
-        tables = _tables(recipe, spec)
+        tables = _tables(recipe, self.spec)
         if not self.planar and all(np.array_equal(table, tables[0]) for table in tables):
             tables = tables[:1]
         self._tables = tables
@@ -230,7 +230,7 @@ def _tables(recipe: Recipe, spec: TensorSpec) -> list[npt.NDArray[Any]]:
     tables = []
     for channel in range(CHANNELS[recipe.color]):
         values = (levels - mean[channel]) / std[channel]
-        if spec.quantized and not _wants_raw_bytes(recipe, spec):
+        if spec.quantized:
             values = values / spec.scale + spec.zero_point
         if np.issubdtype(dtype, np.integer):
             limits = np.iinfo(dtype)
@@ -243,7 +243,7 @@ def _tables(recipe: Recipe, spec: TensorSpec) -> list[npt.NDArray[Any]]:
 def _wants_raw_bytes(recipe: Recipe, spec: TensorSpec) -> bool:
     """Mean 0 and std 1 for a uint8 input that cannot hold 0..255 in real values can only mean its bytes: the picture's own."""
     identity = set(recipe.mean) == {0.0} and set(recipe.std) == {1.0}
-    return identity and spec.dtype == "uint8" and _held(spec)[1] < 255 / 2
+    return identity and spec.quantized and spec.dtype == "uint8" and _held(spec)[1] < 255 / 2
 
 
 def _held(spec: TensorSpec) -> tuple[float, float]:
@@ -257,18 +257,18 @@ def _doubt(recipe: Recipe, spec: TensorSpec) -> str | None:
 
     Raise SettingError where it can hold less than half of them.
     """
-    if not spec.quantized or spec.dtype == "int16" or _wants_raw_bytes(recipe, spec):
+    if not spec.quantized or spec.dtype == "int16":
         return None
     low, high = _held(spec)
     mean, std = (_per_channel(recipe, key) for key in ("mean", "std"))
     ends = np.sort(np.stack([-mean / std, (255 - mean) / std]), axis=0)
-    least, most = float(ends[0].min()), float(ends[1].max())
+    least, most = float(ends[0].min()) + 0.0, float(ends[1].max())  # + 0.0: no "-0" in the message
     common = max(0.0, min(high, most) - max(low, least))
     says = (
         f"the recipe gives {least:.4g} to {most:.4g}, but input '{spec.name}' was quantised for {low:.4g} to {high:.4g}"
     )
     if common < (most - least) / 2:
-        mean_that_fits = -low * 255 / (high - low)
+        mean_that_fits = -low * 255 / (high - low) + 0.0
         hint = f"mean {mean_that_fits:.4g} and std {255 / (high - low):.4g} would fill it"
         raise SettingError(f"{says}; {hint}", key="preprocess.mean")
     if common < (high - low) * FILLED_LEAST:

@@ -1,7 +1,7 @@
 """Tries a .tflite file of unknown origin in a child process: a damaged one may crash or hang native code.
 
-`python -m edge_runner.model.probe RUNTIME` reads the file from standard input, loads and runs it once on zeros, and prints a
-JSON object, {"error": …} with null where all went well.
+The child reads the file from standard input, loads it, runs it on zeros and on noise, and prints a JSON object,
+{"error": …} with null where all went well.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
+
 from edge_runner.errors import EdgeRunnerError, ModelError
+from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime
 
 TIMEOUT_S = 60.0
+PICTURE_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
+# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
+CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.model import probe; probe.main()"
 
 
-def probe(content: bytes, runtime: Runtime, flex: tuple[str, ...] = (), timeout_s: float = TIMEOUT_S) -> None:
+def probe(
+    content: bytes, runtime: Runtime, threads: int = 1, flex: tuple[str, ...] = (), timeout_s: float = TIMEOUT_S
+) -> None:
     """Raise ModelError unless a child process loads and runs these bytes within `timeout_s`."""
-    command = [sys.executable, "-m", "edge_runner.model.probe", runtime.name, *flex]
+    command = [sys.executable, "-c", CHILD, os.pathsep.join(sys.path), runtime.name, str(threads), *flex]
     try:
         child = subprocess.run(command, input=content, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
@@ -32,25 +40,39 @@ def probe(content: bytes, runtime: Runtime, flex: tuple[str, ...] = (), timeout_
         raise ModelError(f"is damaged: the interpreter dies of it ({name}); copy it again, and compare its SHA-256")
     try:
         error = json.loads(child.stdout.splitlines()[-1])["error"]
-    except (IndexError, ValueError, KeyError):
+    except (IndexError, ValueError, KeyError, TypeError):
         lines = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no word"]
         raise ModelError(f"could not be tried out: {lines[-1]}") from None
     if error:
         raise ModelError(error)
 
 
-def _try_out(arguments: list[str]) -> str | None:
-    import numpy as np
+def main() -> None:
+    """The child: `RUNTIME THREADS FLEX…` are its arguments."""
+    _bound_memory()
+    name, threads, *flex = sys.argv[1:]
+    print(json.dumps({"error": _try_out(name, int(threads), tuple(flex))}))
 
+
+def _try_out(name: str, threads: int, flex: tuple[str, ...]) -> str | None:
     try:
-        runtime = find_runtime(arguments[0])  # type: ignore[arg-type]
-        interpreter = Interpreter(sys.stdin.buffer.read(), runtime, flex=tuple(arguments[1:]))
+        runtime = find_runtime(name)  # type: ignore[arg-type]
+        interpreter = Interpreter(sys.stdin.buffer.read(), runtime, threads, flex)
         interpreter.run(*(np.zeros(spec.shape, spec.dtype) for spec in interpreter.inputs))
+        interpreter.run(*map(_noise, interpreter.inputs))
     except EdgeRunnerError as error:
         return str(error)
     except MemoryError:
         return "wants more memory than this machine has"
     return None
+
+
+def _noise(spec: TensorSpec) -> Tensor:
+    """Like a picture's values; zeros where the input is no picture, but perhaps an index, which must be in range."""
+    if spec.dtype not in PICTURE_DTYPES:
+        return np.zeros(spec.shape, spec.dtype)
+    values = np.random.default_rng(0).integers(0, 128, spec.shape)
+    return values.astype(spec.dtype)
 
 
 def _bound_memory() -> None:
@@ -62,8 +84,3 @@ def _bound_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     except (ImportError, ValueError, OSError):
         pass  # not this system's way; the time limit still holds
-
-
-if __name__ == "__main__":
-    _bound_memory()
-    print(json.dumps({"error": _try_out(sys.argv[1:])}))

@@ -2,7 +2,7 @@
 
     python bench/pipeline.py --model mobilenet.tflite --color rgb --mean 127.5 --std 127.5 --video clip.mp4
 
-The daemon decodes, prepares, infers and writes JSON lines to a file; the bare interpreter invokes on one input, alone on the machine.
+The daemon decodes, prepares, infers and writes JSON lines to a file; the bare interpreter invokes on one input, alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def _config(folder: Path, options: argparse.Namespace) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DIGITS, help="a bundle's folder or a .tflite file (default: the digits)")
+    parser.add_argument(
+        "--model", type=Path, default=DIGITS, help="a bundle's folder or a .tflite file (default: the digits)"
+    )
     parser.add_argument("--video", type=Path, required=True, help="a video of some hundred frames")
     parser.add_argument("--color", choices=("rgb", "bgr", "gray"), help="of a bare .tflite, with --mean and --std")
     parser.add_argument("--mean", type=float, default=127.5)

@@ -116,8 +116,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 def _report(output: Path, manifest: Manifest) -> str:
     proof = manifest.proof
     return (
-        f"{output}: {manifest.name} {manifest.version}, {manifest.quantization}, {len(manifest.operators)} kinds of operators, loads"
-        f" under {', '.join(manifest.runtimes)}\nproof {proof['verdict']}: {proof['answers_changed']:.1%} of the answers to"
+        f"{output}: {manifest.name} {manifest.version}, {manifest.quantization}, loads under {', '.join(manifest.runtimes)}\n"
+        f"proof {proof['verdict']}: {proof['answers_changed']:.1%} of the answers to"
         f" {proof['pictures']} pictures changed, max abs error {proof['max_abs_error']:g}, cosine {proof['cosine']:g};"
         f" recipe {proof['recipe']}"
     )

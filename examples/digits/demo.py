@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings.append(f"camera.path={work / FRAMES}")
     results_file.unlink(missing_ok=True)
     code = run_daemon(settings, options.quiet)
-    results = [json.loads(line) for line in results_file.read_text("utf-8").splitlines()] if results_file.exists() else []
+    results = (
+        [json.loads(line) for line in results_file.read_text("utf-8").splitlines()] if results_file.exists() else []
+    )
     if results:
         print(summary(results, known=not options.camera))
         if not options.camera:
@@ -79,7 +81,11 @@ def run_daemon(settings: Sequence[str], quiet: bool) -> int:
 
 def summary(results: Sequence[dict[str, Any]], *, known: bool) -> str:
     """How it did: frames, right ones where the truth is known, rate, and each stage's mean."""
-    lines = ["", f"model:         {results[0]['model']['name']} {results[0]['model']['version']}", f"frames:        {len(results)}"]
+    lines = [
+        "",
+        f"model:         {results[0]['model']['name']} {results[0]['model']['version']}",
+        f"frames:        {len(results)}",
+    ]
     if known:
         right = sum(answer(result)[0] == truth(result) for result in results)
         lines.append(f"right:         {right} ({right / len(results):.1%})")
@@ -129,10 +135,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="use this camera instead of the rendered frames: its type and keys, as in a configuration's `camera`, one at a time",
     )
-    parser.add_argument("--quantize", choices=list(BUNDLES), default="none", help="which of the two bundles (default: none, float32)")
+    parser.add_argument(
+        "--quantize", choices=list(BUNDLES), default="none", help="which bundle (default: none, float32)"
+    )
     parser.add_argument("--count", type=int, default=FRAME_COUNT, help="frames to render (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other frames (default: %(default)s)")
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for frames and results (default: .demo)")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, metavar="DIR", help="for frames and results (default: .demo)"
+    )
     parser.add_argument("--quiet", action="store_true", help="do not print each result")
     return parser.parse_args(arguments)
 

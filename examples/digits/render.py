@@ -154,8 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(description="Render held-out digits as camera frames, NNNN_L.jpg (L: the label).")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new folder for the frames")
-    parser.add_argument("--count", type=int, default=FRAME_COUNT, metavar="N", help="how many frames (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other frames (default: %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=FRAME_COUNT, metavar="N", help="how many frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="another seed, other frames (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.count < 1 or options.seed < 0:
         parser.error("--count is at least 1, --seed at least 0")

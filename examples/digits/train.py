@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     inputs, labels = rendered(heldout, TEST_RENDERS * len(heldout.labels), TESTING, options.seed)
     answers = model.predict(inputs, verbose=0).argmax(axis=1)
     right = int((answers == labels).sum())
-    print(f"held-out accuracy: {right / len(labels):.2%} ({right} of {len(labels)} frames of {len(heldout.labels)} digits)")
+    print(
+        f"held-out accuracy: {right / len(labels):.2%} ({right} of {len(labels)} frames of {len(heldout.labels)} digits)"
+    )
     return 0
 
 
@@ -139,15 +141,25 @@ def network() -> Any:
         convolution = layers.Conv2D(filters, 3, padding="same", use_bias=False)
         blocks += [convolution, layers.BatchNormalization(), layers.ReLU()]
     # Not Flatten: with an open batch, it becomes operations that work out a shape for every frame.
-    head = [layers.GlobalAveragePooling2D(), layers.Dropout(0.2), layers.Dense(CLASSES, activation="softmax", name="scores")]
+    head = [
+        layers.GlobalAveragePooling2D(),
+        layers.Dropout(0.2),
+        layers.Dense(CLASSES, activation="softmax", name="scores"),
+    ]
     return keras.Sequential([keras.Input(INPUT.shape[1:], name=INPUT.name), *blocks, *head], name="digits")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Train the digits model: DIR/saved_model, DIR/labels.txt, DIR/calibration.")
+    parser = argparse.ArgumentParser(
+        description="Train the digits model: DIR/saved_model, DIR/labels.txt, DIR/calibration."
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of rendering and training (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=FRAMES, metavar="N", help="frames to train on (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of rendering and training (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, metavar="N", help="frames to train on (default: %(default)s)"
+    )
     parser.add_argument("--heldout", type=Path, default=HELDOUT, metavar="FILE", help="held-out digits (%(default)s)")
     return parser
 

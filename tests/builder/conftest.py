@@ -22,7 +22,7 @@ conv = keras.layers.Conv2D(3, 1, activation="relu")
 x = conv(inputs)
 conv.set_weights([np.eye(3).reshape(1, 1, 3, 3), np.zeros(3)])
 x = keras.layers.GlobalAveragePooling2D()(x)
-decides = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.Identity(30.0))  # the strongest colour
+decides = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.Identity(30.0))
 model = keras.Model(inputs, decides(x))
 model.export(root / "good")
 wavers = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=0.0001))
@@ -30,7 +30,8 @@ keras.Model(inputs, wavers(x)).export(root / "wavering")
 other = keras.Input((16, 16, 3))
 keras.Model([inputs, other], keras.layers.Add()([model(inputs), model(other)])).export(root / "two_inputs")
 keras.Model(inputs, [model(inputs), x]).export(root / "two_outputs")
-keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]).export(root / "any_size")
+pools = [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+keras.Sequential(pools).export(root / "any_size")
 class Bare(tf.Module):
     @tf.function
     def __call__(self, x):

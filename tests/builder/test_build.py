@@ -135,7 +135,15 @@ def test_an_interrupted_build_leaves_the_old_bundle(build, saved_models, tmp_pat
     """A build that is killed in the middle leaves the older bundle as it was."""
     assert build(saved_models / "good", *RAW).returncode == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "bundle").iterdir()}
-    command = [sys.executable, "-m", "edge_runner.builder", str(saved_models / "good"), "--output", str(tmp_path / "bundle"), *RAW]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_runner.builder",
+        str(saved_models / "good"),
+        "--output",
+        str(tmp_path / "bundle"),
+        *RAW,
+    ]
     with pytest.raises(subprocess.TimeoutExpired):
         subprocess.run(command, capture_output=True, timeout=2.0, check=False)
     assert {p.name: p.read_bytes() for p in (tmp_path / "bundle").iterdir()} == before

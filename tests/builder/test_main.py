@@ -78,7 +78,10 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
 
 def test_presets_are_what_keras_does():
     """Each preset maps the ends of 0..255 to what its framework trains with."""
-    mapped = {name: [((0 - m) / s, (255 - m) / s) for m, s in zip(mean, std)] for name, (mean, std, _) in NORMALIZATIONS.items()}
+    mapped = {
+        name: [((0 - m) / s, (255 - m) / s) for m, s in zip(mean, std, strict=True)]
+        for name, (mean, std, _) in NORMALIZATIONS.items()
+    }
     assert mapped["raw"] == [(0, 255)]
     assert mapped["0..1"] == [(0, 1)]
     assert mapped["-1..1"] == [(-1, 1)]

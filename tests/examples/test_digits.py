@@ -17,7 +17,16 @@ FRAMES = 200
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "frames"
-    command = [sys.executable, str(DIGITS / "render.py"), "--output", str(folder), "--count", str(FRAMES), "--seed", str(SEED)]
+    command = [
+        sys.executable,
+        str(DIGITS / "render.py"),
+        "--output",
+        str(folder),
+        "--count",
+        str(FRAMES),
+        "--seed",
+        str(SEED),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read our output has what they wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _settle_stdout()
         return EXIT_DONE
     except KeyboardInterrupt:
         return _failed(options.debug, "interrupted", EXIT_FAILED)
@@ -125,8 +126,7 @@ def _run(options: argparse.Namespace) -> int:
     loaded = _load(options)
     pipeline = assemble(loaded, device.clock_synced)
     if options.once:
-        with daemon.first_shot(pipeline) as shot:
-            pipeline.step(shot)
+        daemon.once(pipeline)
     else:
         daemon.run(pipeline)
     return EXIT_DONE
@@ -171,7 +171,12 @@ def _load(options: argparse.Namespace) -> Loaded[Settings]:
 
 
 def _set_up(debug: bool) -> None:
-    """Logging to standard error; without --debug, libraries keep to themselves what they would write there."""
+    """Results as UTF-8 wherever they go; logging to standard error, where libraries write nothing without --debug."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with a closed descriptor, which the next file would get
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="backslashreplace")
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if debug else logging.INFO,
@@ -188,4 +193,13 @@ def _failed(debug: bool, message: str, code: int) -> int:
     if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
     print(f"{PROGRAM}: error: {' '.join(message.split())}", file=sys.stderr)
+    _settle_stdout()
     return code
+
+
+def _settle_stdout() -> None:
+    """Give up what standard output does not take: Python would complain of it, with an exit code of its own, at the end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

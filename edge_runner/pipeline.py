@@ -196,6 +196,10 @@ def build_engine(settings: Settings) -> Engine:
             replay_goldens(model, interpreter)
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
+    if model.manifest and model.manifest.proof.get("verdict") != "passed":
+        log.warning(
+            "%s: the proof of this bundle failed when it was built: its answers are not the SavedModel's", model.path
+        )
     if preprocessor.doubt:
         log.warning("%s: %s", model.path, preprocessor.doubt)
     return Engine(model, interpreter, preprocessor, task)

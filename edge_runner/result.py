@@ -84,8 +84,9 @@ class Result:
         return fields
 
     def line(self) -> str:
-        """The result as one line of JSON, without its end."""
-        return json.dumps(self.plain(), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+        """The result as one line of JSON, without its end. What is no text in a file's name becomes question marks."""
+        line = json.dumps(self.plain(), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
+        return line.encode("utf-8", "replace").decode()
 
 
 def rounded(number: float) -> float:

@@ -39,9 +39,10 @@ class Images(Camera):
         self._files: list[Path] = []
         self._next = 0
         self._readable = False
+        self._warned: set[Path] = set()
 
     def verify(self) -> None:
-        if not find_pictures(self.config.path):
+        if not self._found():
             raise SettingError(
                 f"{self.config.path} holds no pictures; a picture's name ends with one of {' '.join(SUFFIXES)}",
                 key="path",
@@ -49,7 +50,7 @@ class Images(Camera):
 
     def open(self) -> None:
         self.verify()
-        self._files = find_pictures(self.config.path)
+        self._files = self._found()
         self._next = 0
 
     def grab(self) -> Stamp | None:
@@ -69,10 +70,18 @@ class Images(Camera):
             picture, why = None, (error.strerror or str(error)).lower()
         if picture is None:
             self.skipped += 1
-            log.warning("%s: skipped: %s", path, why)
+            level = logging.DEBUG if path in self._warned else logging.WARNING
+            log.log(level, "%s: skipped: %s", path, why)
+            self._warned.add(path)
         else:
             self._readable = True
         return picture
+
+    def _found(self) -> list[Path]:
+        try:
+            return find_pictures(self.config.path)
+        except OSError as error:
+            raise SettingError(f"{self.config.path}: {(error.strerror or str(error)).lower()}", key="path") from error
 
 
 def find_pictures(path: Path) -> list[Path]:
@@ -88,7 +97,7 @@ def find_pictures(path: Path) -> list[Path]:
     return sorted(found, key=_natural)
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    """A key that puts frame2 before frame10."""
+def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """A key that puts frame2 before frame10, and A before a."""
     parts = re.split(r"(\d+)", str(path).lower())
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], str(path)

@@ -30,7 +30,7 @@ def torn(content: bytes) -> bool:
     if content.startswith(JPEG_START):
         return content.rfind(JPEG_END) < _jpeg_scan(content)
     if content.startswith(PNG_START):
-        return PNG_END not in content[-1024:]
+        return PNG_END not in content
     if content.startswith(b"BM") and len(content) >= 6:
         return len(content) < int(struct.unpack_from("<I", content, 2)[0])
     return False

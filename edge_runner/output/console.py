@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_runner.errors import OutputError
 from edge_runner.frame import Picture
 from edge_runner.output.base import Output
 from edge_runner.result import Result
@@ -27,8 +28,13 @@ class Console(Output):
         self._readable = sys.stdout.isatty()
 
     def write(self, result: Result, picture: Picture) -> None:
-        sys.stdout.write((readable(result) if self._readable else result.line()) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write((readable(result) if self._readable else result.line()) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"standard output: {(error.strerror or str(error)).lower()}") from error
 
 
 def readable(result: Result) -> str:

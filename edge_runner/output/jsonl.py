@@ -37,6 +37,14 @@ class JsonLines(Output):
         self._file: int | None = None
 
     def verify(self) -> None:
+        try:
+            self._verify()
+        except PermissionError as error:  # of a folder above it, which cannot even be looked into
+            raise SettingError(
+                f"{self.config.path}: permission denied; name another, or chown it", key="path"
+            ) from error
+
+    def _verify(self) -> None:
         path = self.config.path
         if path.is_dir():
             raise SettingError(f"{path} is a folder; name a file", key="path")

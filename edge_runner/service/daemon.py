@@ -59,6 +59,13 @@ def run(pipeline: Pipeline) -> None:
     _summarize(pipeline, stopped)
 
 
+def once(pipeline: Pipeline) -> None:
+    """One frame, one result. Raise NoFrameError where no frame comes, and OutputError where the result could not be kept."""
+    with first_shot(pipeline) as shot:
+        pipeline.step(shot)
+    _refuse_losses(pipeline.counts)
+
+
 @contextmanager
 def first_shot(pipeline: Pipeline) -> Iterator[Shot]:
     """Open the pipeline for one frame. Raise NoFrameError where none comes within `camera.start_timeout`."""
@@ -108,7 +115,12 @@ def _summarize(pipeline: Pipeline, stopped: str) -> None:
     log.info("%s", summary(counts, camera.skipped))
     if not stopped and not counts.results:
         raise CameraError("no frame could be read", key="camera.path")
-    if not stopped and counts.lost:
+    if not stopped:
+        _refuse_losses(counts)
+
+
+def _refuse_losses(counts: Counts) -> None:
+    if counts.lost:
         lost = ", ".join(f"{count} at {key}" for key, count in counts.lost.items())
         raise OutputError(f"results were lost: {lost}")
 

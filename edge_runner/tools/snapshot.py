@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -57,5 +58,6 @@ def write_picture(picture: Picture, target: str) -> None:
         beside.write_bytes(encoded.tobytes())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
         raise OutputError(f"{target}: {(error.strerror or str(error)).lower()}") from error

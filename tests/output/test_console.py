@@ -1,0 +1,117 @@
+"""Results on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runner.errors import OutputError
+from edge_runner.output.console import Console, ConsoleConfig, readable
+from edge_runner.result import Answers, Result
+
+Make = Callable[..., Result]
+PICTURE = np.zeros((4, 4, 3), np.uint8)
+
+
+def test_readable_line(result: Make) -> None:
+    """A person gets the time, the camera, the frame, the answers and what it took in one short line."""
+    made = result(("7", 0.998), ("1", 0.0021))
+    assert readable(made) == "13:28:00.123  front-door 1234  7 0.998  1 0.002  (32.8 ms)"
+
+
+def test_readable_line_of_a_file(result: Make) -> None:
+    """A file's result names the file; where nothing was found, a dash says so."""
+    made = result(source="cat.jpg", frame=3, answers=Answers(classifications=()))
+    assert readable(made) == "13:28:00.123  cat.jpg 3  -  (32.8 ms)"
+
+
+def test_json_where_it_is_piped(result: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads a pipe gets the result as JSON, a line each, at once."""
+    console = Console(ConsoleConfig())
+    console.open()
+    for seq in (1, 2):
+        made = result(seq=seq)
+        console.write(made, PICTURE)
+        assert capsys.readouterr().out == made.line() + "\n"
+
+
+def test_terminal_gets_words(start_cli: Any, configure: Any, colours: Any) -> None:
+    """On a terminal the command prints readable lines, and JSON where it is piped."""
+    path = configure(camera={"type": "images", "path": "colours"})
+    controller, terminal = pty.openpty()
+    child = start_cli("--config", path, stdout=terminal)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 4096)
+        except OSError:  # the terminal's other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(controller)
+    assert child.wait(30) == 0
+    lines = shown.decode().splitlines()
+    assert [line.split()[1:4] for line in lines] == [
+        ["1.png", "1", "red"],
+        ["2.png", "2", "green"],
+        ["3.png", "3", "blue"],
+    ]
+
+
+def test_each_line_at_once(start_cli: Any, configure: Any) -> None:
+    """Whoever reads a pipe has a result as soon as it is there, not when a buffer is full."""
+    child = start_cli("--config", configure(camera={"type": "pattern", "max_fps": 0.02}))
+    assert select.select([child.stdout], [], [], 30)[0]
+    assert json.loads(child.stdout.readline())["seq"] == 1
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 0
+
+
+def test_utf8_whatever_the_locale(run_cli: Any, configure: Any, colours: Path, tmp_path: Path, data: Path) -> None:
+    """JSON is UTF-8, even where the environment asks for something smaller."""
+    (tmp_path / "labels.txt").write_text("rot\ngrün\n青\n", "utf-8")
+    model = {"path": str(data / "colour.tflite"), "labels": "labels.txt"}
+    path = configure(camera={"type": "images", "path": "colours"}, model=model)
+    done = run_cli("--config", path, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, text=False)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line)["classifications"][0]["label"] for line in done.stdout.decode("utf-8").splitlines()]
+    assert answers == ["rot", "grün", "青"]
+
+
+def test_full_disk_costs_the_result(result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output on a full disk is a broken output, as any other."""
+    with suppress(OSError), open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        console = Console(ConsoleConfig())
+        console.open()
+        with pytest.raises(OutputError, match="standard output: no space left on device"):
+            console.write(result(), PICTURE)
+        monkeypatch.undo()
+
+
+def test_closed_pipe_is_told_apart(result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that has gone is no broken output: whoever runs the loop is told."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        console = Console(ConsoleConfig())
+        console.open()
+        with pytest.raises(BrokenPipeError):
+            console.write(result(), PICTURE)
+        monkeypatch.undo()
+        with pytest.raises(BrokenPipeError):
+            pipe.close()

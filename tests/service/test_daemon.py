@@ -1,0 +1,263 @@
+"""The daemon's loop, in real processes where signals are concerned."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runner.camera.images import Images
+from edge_runner.errors import CameraError, NoFrameError, OutputError
+from edge_runner.frame import Stamp
+from edge_runner.pipeline import Counts, Pipeline
+from edge_runner.service import daemon
+
+Assemble = Callable[..., Pipeline]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    content = path.read_text() if path.exists() else ""
+    assert content == "" or content.endswith("\n")
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class TestSignals:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
+    def test_ends_with_everything_on_disk(
+        self, start_cli: Any, configure: Any, colours: Path, tmp_path: Path, number: signal.Signals, live: bool
+    ) -> None:
+        """A signal in the middle of a run ends it with 0; what was printed is in the file, each seq once, none missing."""
+        camera = {"type": "pattern", "fps": 200} if live else {"type": "images", "path": "colours", "loop": True}
+        outputs = [{"type": "jsonl", "path": "out.jsonl"}, {"type": "console"}]
+        with (tmp_path / "stdout").open("w") as stdout:
+            child = start_cli("--config", configure(camera=camera, outputs=outputs), stdout=stdout)
+            wait_for(lambda: len(lines_now(tmp_path / "out.jsonl")) > 20)
+            child.send_signal(number)
+            _, errors = child.communicate(timeout=30)
+        assert child.returncode == 0
+        results = lines(tmp_path / "out.jsonl")
+        assert [r["seq"] for r in results] == list(range(1, len(results) + 1))
+        assert len({r["run"] for r in results}) == 1
+        assert (tmp_path / "stdout").read_text() == (tmp_path / "out.jsonl").read_text()
+        assert f"edge-runner: info: stopped: {number.name}" in errors
+        assert f"{len(results)} results in " in errors
+        assert "error" not in errors
+        assert "Traceback" not in errors
+        if live:
+            assert all(r["dropped"] >= 0 and r["age_ms"] > 0 for r in results)
+            assert [r["frame"] for r in results][-1] == len(results) + sum(r["dropped"] for r in results)
+
+    def test_while_waiting_for_max_fps(self, start_cli: Any, configure: Any, tmp_path: Path) -> None:
+        """A daemon that waits for its next frame hears a signal at once."""
+        camera = {"type": "pattern", "max_fps": 0.02}
+        child = start_cli("--config", configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
+        wait_for(lambda: len(lines_now(tmp_path / "out.jsonl")) == 1)
+        time.sleep(0.2)
+        sent = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)
+        assert child.returncode == 0
+        assert time.monotonic() - sent < 4
+        assert len(lines(tmp_path / "out.jsonl")) == 1
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_handlers_are_put_back(self) -> None:
+        """Afterwards the process handles signals as before."""
+        before = [signal.getsignal(number) for number in daemon.STOPPING]
+        with daemon.Signals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.take() == "SIGTERM"
+        assert [signal.getsignal(number) for number in daemon.STOPPING] == before
+        assert signal.set_wakeup_fd(-1) == -1
+
+
+def lines_now(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+class TestReaderThatGoes:
+    def test_head(self, configure: Any, colours: Path, tmp_path: Path) -> None:
+        """`edge-runner … | head -1` ends quietly as soon as head has its line."""
+        path = configure(camera={"type": "images", "path": "colours", "loop": True})
+        command = f"set -o pipefail; {sys.executable} -m edge_runner --config {path} | head -1"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["seq"] == 1
+        assert "Traceback" not in done.stderr
+        assert "rror" not in done.stderr
+        assert "stopped: whoever read the results has gone" in done.stderr
+
+    @pytest.mark.parametrize("arguments", [["--once"], ["check"]])
+    def test_gone_before_anything_was_written(self, start_cli: Any, configure: Any, arguments: list[str]) -> None:
+        """Other commands end quietly too."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        child = start_cli(*arguments, "--config", configure(), stdout=writer)
+        os.close(writer)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0
+        assert errors == ""
+
+
+class TestMaxFps:
+    def test_files_are_slowed_and_complete(
+        self, assemble: Assemble, configure: Any, tmp_path: Path, paint: Any
+    ) -> None:
+        """`max_fps` bounds the rate; of a file nothing is dropped for it."""
+        for number in range(9):
+            paint(tmp_path / "p" / f"{number}.png")
+        camera = {"type": "images", "path": "p", "max_fps": 20}
+        pipeline = assemble(configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
+        started = time.monotonic()
+        daemon.run(pipeline)
+        assert time.monotonic() - started >= 8 / 20
+        assert [r["frame"] for r in lines(tmp_path / "out.jsonl")] == list(range(1, 10))
+
+    def test_live_frames_are_dropped(self, assemble: Assemble, configure: Any, tmp_path: Path) -> None:
+        """A live camera's frames in between are dropped and counted, and the one that is taken is new."""
+        camera = {"type": "pattern", "fps": 200, "max_fps": 20}
+        pipeline = assemble(configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
+        run_for(pipeline, 0.6)
+        results = lines(tmp_path / "out.jsonl")
+        assert 4 <= len(results) <= 0.6 * 20 + 2
+        assert results[-1]["frame"] == len(results) + sum(r["dropped"] for r in results)
+        assert sum(r["dropped"] for r in results[1:]) >= 4 * (len(results) - 1)
+        assert min(r["age_ms"] for r in results) < 30
+
+    def test_without_it_as_fast_as_frames_come(self, assemble: Assemble, configure: Any, tmp_path: Path) -> None:
+        """Without a bound every frame of a slow camera is taken."""
+        camera = {"type": "pattern", "fps": 25}
+        pipeline = assemble(configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
+        run_for(pipeline, 0.5)
+        results = lines(tmp_path / "out.jsonl")
+        assert len(results) >= 6
+        assert sum(r["dropped"] for r in results) <= 2
+
+
+def run_for(pipeline: Pipeline, seconds: float) -> None:
+    """Run the daemon's loop in this process and end it with a signal."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        daemon.run(pipeline)
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+class TestEnds:
+    @pytest.mark.usefixtures("nothing_left")
+    def test_end_of_a_file(
+        self, assemble: Assemble, configure: Any, colours: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+    ) -> None:
+        """A file that ends, ends the run, with one line on what it did."""
+        caplog.set_level("INFO")
+        (colours / "2 damaged.jpg").write_bytes(b"")
+        daemon.run(assemble(configure(camera={"type": "images", "path": "colours"})))
+        assert [json.loads(line)["source"] for line in capsys.readouterr().out.splitlines()] == [
+            "1.png",
+            "2.png",
+            "3.png",
+        ]
+        summary = caplog.messages[-1]
+        assert summary.startswith("3 results in ")
+        assert summary.endswith("1 frames skipped as unreadable")
+        assert all(f"{stage} " in summary for stage in ("capture", "preprocess", "inference", "postprocess"))
+
+    def test_no_frame_at_all(self, assemble: Assemble, configure: Any, tmp_path: Path) -> None:
+        """A file without a single readable frame is a failure."""
+        (tmp_path / "a.jpg").write_bytes(b"")
+        with pytest.raises(CameraError, match="no frame could be read") as caught:
+            daemon.run(assemble(configure(camera={"type": "images", "path": "a.jpg"})))
+        assert (caught.value.key, caught.value.exit_code) == ("camera.path", 1)
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_camera_that_fails(
+        self, assemble: Assemble, configure: Any, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A camera's error ends the run under the camera's key, after the results so far were written."""
+        grab = Images.grab
+
+        def fail(self: Images) -> Stamp | None:
+            if self._next == 2:
+                raise CameraError("the cable was pulled", key="path")
+            return grab(self)
+
+        monkeypatch.setattr(Images, "grab", fail)
+        outputs = [{"type": "jsonl", "path": "out.jsonl"}]
+        pipeline = assemble(configure(camera={"type": "images", "path": "colours"}, outputs=outputs))
+        with pytest.raises(CameraError, match="the cable was pulled") as caught:
+            daemon.run(pipeline)
+        assert caught.value.key == "camera.path"
+        assert [r["seq"] for r in lines(tmp_path / "out.jsonl")] == [1, 2]
+
+    def test_lost_results_of_a_file(self, assemble: Assemble, configure: Any, colours: Path) -> None:
+        """Results of a file that could not be kept are a failure: they would not come again by themselves."""
+        outputs = [{"type": "jsonl", "path": "/dev/full"}]
+        with pytest.raises(OutputError, match=r"results were lost: 3 at outputs\.0"):
+            daemon.run(assemble(configure(camera={"type": "images", "path": "colours"}, outputs=outputs)))
+
+    def test_lost_results_of_a_camera(self, assemble: Assemble, configure: Any) -> None:
+        """A live camera that is stopped ends well, though its output is broken."""
+        run_for(assemble(configure(outputs=[{"type": "jsonl", "path": "/dev/full"}])), 0.3)
+
+
+class TestOnce:
+    def test_one_frame(self, assemble: Assemble, configure: Any, colours: Path, capsys: Any) -> None:
+        """One frame is taken, and one result written."""
+        daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
+        [line] = capsys.readouterr().out.splitlines()
+        assert (json.loads(line)["seq"], json.loads(line)["source"]) == (1, "1.png")
+
+    def test_first_that_can_be_read(self, assemble: Assemble, configure: Any, colours: Path, capsys: Any) -> None:
+        """A damaged first picture does not count."""
+        (colours / "0.png").write_bytes(b"")
+        daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
+        assert json.loads(capsys.readouterr().out)["source"] == "1.png"
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_no_frame_in_time(self, assemble: Assemble, configure: Any) -> None:
+        """Where no frame comes within `start_timeout`, that is said, with the time."""
+        camera = {"type": "pattern", "fps": 4, "start_timeout": "50ms"}
+        pipeline = assemble(configure(camera=camera))
+        grab = pipeline.camera.grab
+        pipeline.camera.grab = lambda: grab() and grab()  # type: ignore[method-assign]
+        started = time.monotonic()
+        with pytest.raises(NoFrameError, match=r"no frame within 0\.05 s") as caught:
+            daemon.once(pipeline)
+        assert (caught.value.key, caught.value.exit_code) == ("camera.start_timeout", 69)
+        assert time.monotonic() - started < 3
+
+    def test_lost_result(self, assemble: Assemble, configure: Any) -> None:
+        """A result that could not be kept is a failure."""
+        with pytest.raises(OutputError, match=r"results were lost: 1 at outputs\.0"):
+            daemon.once(assemble(configure(outputs=[{"type": "jsonl", "path": "/dev/full"}])))
+
+
+def test_summary() -> None:
+    """A run is summed up in one line; what did not happen is not mentioned."""
+    counts = Counts(
+        results=10, dropped=3, started=time.monotonic() - 2, timing_ms={"capture": 20.0, "inference": 300.0}
+    )
+    assert daemon.summary(counts, 1) == (
+        "10 results in 2.0 s; 5.0 a second; capture 2.00 ms, inference 30.00 ms; 3 live frames dropped;"
+        " 1 frames skipped as unreadable"
+    )
+    assert daemon.summary(Counts(started=time.monotonic()), 0) == "0 results in 0.0 s"

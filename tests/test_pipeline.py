@@ -1,0 +1,281 @@
+"""The one path from a frame to every output, walked by hand: no threads but the feed's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runner.errors import ConfigError, ModelError, OutputError, SettingError
+from edge_runner.frame import Geometry, Picture, Shot, Stamp
+from edge_runner.output.base import Output
+from edge_runner.pipeline import Pipeline
+from edge_runner.pipeline import assemble as assemble_whole
+from edge_runner.result import Result
+from edge_runner.settings import load_settings
+
+Assemble = Callable[..., Pipeline]
+
+
+class Kept(Output):
+    """Keeps results, and fails while `broken`."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.broken = False
+        self.results: list[Result] = []
+        self.pictures: list[Picture] = []
+        self.opened = self.closed = 0
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def write(self, result: Result, picture: Picture) -> None:
+        if self.broken:
+            raise OutputError("the cable was cut")
+        self.results.append(result)
+        self.pictures.append(picture.copy())
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def shot(colour: tuple[float, float, float], **fields: Any) -> Shot:
+    """A prepared shot of one colour, red first, 0..1."""
+    prepared = np.full((1, 8, 8, 3), colour, np.float32)
+    picture = np.full((20, 30, 3), [round(255 * c) for c in reversed(colour)], np.uint8)
+    stamp = Stamp(7, time.monotonic_ns(), time.time_ns(), "a.png")
+    return Shot(**{"input": prepared, "picture": picture, "geometry": Geometry(30, 20), "stamp": stamp, **fields})
+
+
+def fitted(pipeline: Pipeline, *outputs: Kept) -> Pipeline:
+    return Pipeline(
+        pipeline.settings,
+        pipeline.engine,
+        pipeline.camera,
+        {f"outputs.{n}": o for n, o in enumerate(outputs)},
+        lambda: True,
+    )
+
+
+class TestStep:
+    def test_a_shot_becomes_a_result(self, assemble: Assemble, configure: Any) -> None:
+        """A step gives the model's answer for the prepared input, and hands it with the whole frame to every output."""
+        one, two = Kept(), Kept()
+        pipeline = fitted(assemble(configure(device="pi-7", camera={"type": "pattern", "name": "door"})), one, two)
+        red = shot((0.9, 0.1, 0.1), timing_ms={"capture": 1.5, "preprocess": 0.5})
+        result = pipeline.step(red)
+        assert one.results == two.results == [result]
+        assert np.array_equal(one.pictures[0], red.picture)
+        assert result.answers.classifications is not None
+        assert [c.label for c in result.answers.classifications] == ["red", "green", "blue"]
+        plain = result.plain()
+        assert (plain["device"], plain["camera"], plain["seq"], plain["frame"]) == ("pi-7", "door", 1, 7)
+        assert plain["image"] == {"width": 30, "height": 20}
+        assert plain["model"]["name"] == "colour"
+        assert len(plain["model"]["version"]) == 8
+        assert list(plain["timing_ms"]) == ["capture", "preprocess", "inference", "postprocess"]
+        assert plain["timing_ms"]["capture"] == 1.5
+
+    def test_each_shot_its_own_answer(self, assemble: Assemble, configure: Any) -> None:
+        """Answers belong to their shots, seq counts from 1, and one run has one name."""
+        pipeline = fitted(assemble(configure()))
+        results = [pipeline.step(shot(c)) for c in ((0.1, 0.9, 0.1), (0.1, 0.1, 0.9), (0.9, 0.1, 0.1))]
+        assert [r.answers.classifications[0].label for r in results if r.answers.classifications] == [
+            "green",
+            "blue",
+            "red",
+        ]
+        assert [r.seq for r in results] == [1, 2, 3]
+        assert len({r.run for r in results}) == 1
+
+    def test_live_and_file(self, assemble: Assemble, configure: Any, colours: Path) -> None:
+        """A live camera's result has an age and the dropped frames; a file's has neither."""
+        past = Stamp(7, time.monotonic_ns() - 50_000_000, time.time_ns() - 50_000_000)
+        live = fitted(assemble(configure())).step(shot((1, 0, 0), stamp=past, dropped=2))
+        assert live.age_ms is not None
+        assert 50 <= live.age_ms < 5000
+        assert (live.dropped, live.source) == (2, None)
+        still = fitted(assemble(configure(camera={"type": "images", "path": "colours"}))).step(shot((1, 0, 0)))
+        assert (still.age_ms, still.dropped, still.source) == (None, None, "a.png")
+
+    @pytest.mark.parametrize(("synced", "said"), [(True, "synced"), (False, "unsynced")])
+    def test_clock(self, assemble: Assemble, configure: Any, synced: bool, said: str) -> None:
+        """A result says whether its time can be trusted."""
+        pipeline = assemble(configure(), synced=lambda: synced)
+        pipeline.outputs = {}
+        assert pipeline.step(shot((1, 0, 0))).clock == said
+
+
+class TestBrokenOutput:
+    def test_does_not_hold_the_others(
+        self, assemble: Assemble, configure: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A broken output costs its own results only: one warning at the first, one when it works again, with their number."""
+        broken, good = Kept(), Kept()
+        pipeline = fitted(assemble(configure()), broken, good)
+        for state in (False, True, True, True, False, False):
+            broken.broken = state
+            pipeline.step(shot((1, 0, 0)))
+        assert [r.seq for r in good.results] == [1, 2, 3, 4, 5, 6]
+        assert [r.seq for r in broken.results] == [1, 5, 6]
+        assert pipeline.counts.lost == {"outputs.0": 3}
+        messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(messages) == 2
+        assert "outputs.0: the cable was cut" in messages[0]
+        assert "outputs.0: works again; 3 results were lost" in messages[1]
+
+    def test_in_a_real_run(self, run_cli: Any, configure: Any, colours: Path, tmp_path: Path) -> None:
+        """With one output on a full disk, the other has every result; the command fails, since a file's results were lost."""
+        outputs = [{"type": "jsonl", "path": "/dev/full"}, {"type": "jsonl", "path": "out.jsonl"}, {"type": "console"}]
+        path = configure(camera={"type": "images", "path": "colours"}, outputs=outputs)
+        done = run_cli("--config", path)
+        assert done.returncode == 1
+        assert len(done.stdout.splitlines()) == 3
+        assert (tmp_path / "out.jsonl").read_text() == done.stdout
+        assert done.stderr.splitlines()[-1] == "edge-runner: error: results were lost: 3 at outputs.0"
+        assert sum("/dev/full" in line for line in done.stderr.splitlines()) == 1
+
+    def test_full_standard_output(self, run_cli: Any, configure: Any, colours: Path, tmp_path: Path) -> None:
+        """Standard output on a full disk does not hold a file up either."""
+        outputs = [{"type": "console"}, {"type": "jsonl", "path": "out.jsonl"}]
+        path = configure(camera={"type": "images", "path": "colours"}, outputs=outputs)
+        with open("/dev/full", "w") as full:
+            done = run_cli("--config", path, stdout=full)
+        assert done.returncode == 1
+        assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+        assert done.stderr.splitlines()[-1] == "edge-runner: error: results were lost: 3 at outputs.0"
+
+
+class TestOpening:
+    def test_outputs_are_closed_again(self, assemble: Assemble, configure: Any) -> None:
+        """Leaving a pipeline closes what was opened."""
+        one = Kept()
+        with fitted(assemble(configure()), one):
+            assert (one.opened, one.closed) == (1, 0)
+        assert (one.opened, one.closed) == (1, 1)
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_output_that_does_not_open(self, assemble: Assemble, configure: Any) -> None:
+        """An output that does not open is named by its key, and those before it are closed again."""
+        one, two = Kept(), Kept()
+
+        def fail() -> None:
+            raise SettingError("no broker", key="host")
+
+        two.open = fail  # type: ignore[method-assign]
+        with pytest.raises(SettingError, match="no broker") as caught, fitted(assemble(configure()), one, two):
+            pass
+        assert caught.value.key == "outputs.1.host"
+        assert (one.opened, one.closed) == (1, 1)
+
+
+class TestAssembling:
+    def test_opens_nothing(self, configure: Any, colours: Path, tmp_path: Path) -> None:
+        """Putting a pipeline together writes nothing and takes no frame."""
+        outputs = [{"type": "jsonl", "path": "new/out.jsonl"}]
+        path = configure(camera={"type": "images", "path": "colours"}, outputs=outputs)
+        before = sorted(tmp_path.rglob("*"))
+        assemble_whole(load_settings(path))
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_everything_wrong_at_once(self, configure: Any, tmp_path: Path, data: Path) -> None:
+        """The mistakes of camera, model and outputs come in one go, each with its line and key."""
+        (tmp_path / "no.mp4").write_text("no video")
+        (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
+        path = configure(
+            camera={"type": "video", "path": "no.mp4"},
+            model={"path": str(data / "colour.tflite"), "labels": "labels.txt"},
+            preprocess={"color": "gray", "mean": 0, "std": 1},
+            outputs=[{"type": "console"}, {"type": "jsonl", "path": "."}],
+        )
+        with pytest.raises(ConfigError) as caught:
+            assemble_whole(load_settings(path))
+        keys = [line.split(": ")[1] for line in caught.value.problems]
+        assert keys == ["camera.path", "preprocess.color", "model.labels", "outputs.1.path"]
+        assert all(line.startswith(f"{path}:") for line in caught.value.problems)
+
+    def test_bare_file_needs_a_recipe(self, configure: Any) -> None:
+        """A bare .tflite says nothing of its preparation: what is missing is asked for by name, and never guessed."""
+        with pytest.raises(SettingError, match="set mean, std") as caught:
+            assemble_whole(load_settings(configure(preprocess={"color": "rgb"})))
+        assert caught.value.key == "preprocess"
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            ("three_inputs", r"has 3 inputs .*a camera's picture feeds just one"),
+            ("two_outputs", "a classifier has one output"),
+        ],
+    )
+    def test_models_that_do_not_fit(self, configure: Any, data: Path, model: str, message: str) -> None:
+        """A model that is no classifier of pictures is refused with its tensors."""
+        path = configure(model={"path": str(data / f"{model}.tflite")})
+        with pytest.raises(ModelError, match=message):
+            assemble_whole(load_settings(path))
+
+    def test_unknown_ending(self, configure: Any, data: Path, assemble: Assemble) -> None:
+        """A model whose end says nothing of its values asks for the activation, and runs with it."""
+        model = {"path": str(data / "unknown_ending.tflite")}
+        with pytest.raises(SettingError, match="comes from the operator MUL") as caught:
+            assemble_whole(load_settings(configure(model=model)))
+        assert caught.value.key == "task.activation"
+        pipeline = fitted(assemble(configure(model=model, task={"type": "classify", "activation": "none"})))
+        found = pipeline.step(shot((0.25, 1, 0.5))).answers.classifications
+        assert [(c.index, pytest.approx(c.score)) for c in found or ()] == [(1, 0.5), (0, 0.25), (2, 0.125)]
+
+    @pytest.mark.parametrize(
+        "model", ["colour", "labelled", "logits", "quantized", "uint8", "int16", "float16", "nchw"]
+    )
+    def test_every_kind_of_model_sees_colours(
+        self, assemble: Assemble, configure: Any, data: Path, colours: Path, model: str
+    ) -> None:
+        """Float or quantised, of either layout, ending in scores or logits: from a picture's file to the right answer."""
+        model_settings = {"path": str(data / f"{model}.tflite")}
+        if model != "labelled":
+            model_settings["labels"] = str(data / "colours.txt")
+        pipeline = fitted(assemble(configure(camera={"type": "images", "path": "colours"}, model=model_settings)))
+        found = []
+        with pipeline:
+            for _ in range(3):
+                pipeline.feed.want()
+                taken = pipeline.feed.take()
+                assert taken is not None
+                [best, *_] = pipeline.step(taken).answers.classifications or ()
+                found.append((best.label, best.score > 0.95))
+                pipeline.feed.release(taken)
+        assert found == [("red", True), ("green", True), ("blue", True)]
+
+    def test_binary_model(self, assemble: Assemble, configure: Any, data: Path, tmp_path: Path) -> None:
+        """A model of one unit gives both labels, the second being the unit's."""
+        (tmp_path / "labels.txt").write_text("other\nred\n")
+        pipeline = fitted(assemble(configure(model={"path": str(data / "binary.tflite"), "labels": "labels.txt"})))
+        for colour, label in (((1, 0, 0), "red"), ((0, 1, 0), "other")):
+            found = pipeline.step(shot(colour)).answers.classifications or ()
+            assert found[0].label == label
+            assert sum(c.score for c in found) == pytest.approx(1)
+
+
+class TestBundle:
+    def test_recipe_comes_from_the_bundle(self, assemble: Assemble, configure: Any, digits: Path) -> None:
+        """Over a bundle nothing needs to be said of preparation, task or labels."""
+        pipeline = assemble(configure(model={"path": str(digits)}, preprocess=None))
+        says = json.loads((digits / "manifest.json").read_text())
+        assert pipeline.engine.preprocessor.recipe.color == says["preprocess"]["color"]
+        assert pipeline.engine.task.labels == tuple("0123456789")  # type: ignore[attr-defined]
+        assert (pipeline.engine.model.name, pipeline.engine.model.version) == (says["name"], says["version"])
+
+    def test_override_is_logged(self, configure: Any, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A key put over the bundle's own is used, and logged with both values; an equal one is not worth a word."""
+        recipe = {"color": "gray", "mean": 0, "resize": "letterbox"}
+        path = configure(model={"path": str(digits)}, preprocess=recipe, task={"type": "classify", "max_results": 2})
+        pipeline = assemble_whole(load_settings(path))
+        assert pipeline.engine.preprocessor.recipe.resize == "letterbox"
+        warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert warnings == ["preprocess.resize: letterbox overrides the bundle's crop"]

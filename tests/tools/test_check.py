@@ -1,0 +1,79 @@
+"""`edge-runner check`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_runner.pipeline import assemble as assemble_whole
+from edge_runner.settings import load_settings
+from edge_runner.tools import check
+
+
+def test_says_what_it_found(run_cli: Any, configure: Any, colours: Path) -> None:
+    """A right configuration is summed up: model, runtime, input, recipe, camera and outputs."""
+    outputs = [{"type": "console"}, {"type": "jsonl", "path": "out.jsonl"}]
+    path = configure(camera={"type": "images", "path": "colours", "name": "door"}, outputs=outputs)
+    done = run_cli("check", "--config", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
+    assert list(lines) == ["model", "runtime", "input", "recipe", "camera", "outputs"]
+    assert re.fullmatch(r"colour [0-9a-f]{8} \(bare file: loaded and run in a child process\)", lines["model"])
+    assert re.fullmatch(r"(tflite-runtime|ai-edge-litert) [\d.]+, \d+ thread\(s\)", lines["runtime"])
+    assert lines["input"].endswith("float32 [1, 8, 8, 3]")
+    assert lines["recipe"] == "stretch linear rgb, mean [0.0], std [255.0], layout auto"
+    assert lines["camera"] == "door (images)"
+    assert lines["outputs"] == "console, jsonl"
+    assert done.stdout.splitlines()[-1] == f"{path}: nothing is wrong"
+
+
+@pytest.mark.parametrize(("goldens", "said"), [(True, "goldens hold on this machine"), (False, "goldens not checked")])
+def test_bundle(configure: Any, digits: Path, goldens: bool, said: str) -> None:
+    """A bundle's proof is mentioned, and whether it was replayed."""
+    path = configure(model={"path": str(digits), "check_goldens": goldens}, preprocess=None)
+    [model, *_] = check.report(assemble_whole(load_settings(path)))
+    assert model.endswith(f"(bundle: hashes right, {said})")
+
+
+def test_everything_wrong_at_once(run_cli: Any, configure: Any, tmp_path: Path, data: Path) -> None:
+    """Mistakes of the camera, the model and the outputs are all listed, each with its place."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "m.tflite").write_text("this is no model")
+    path = configure(
+        camera={"type": "images", "path": "empty"},
+        model={"path": "m.tflite"},
+        outputs=[
+            {"type": "jsonl", "path": "empty"},
+            {"type": "console"},
+            {"type": "jsonl", "path": "m.tflite/out.jsonl"},
+        ],
+    )
+    done = run_cli("check", "--config", path)
+    assert (done.returncode, done.stdout) == (78, "")
+    *mistakes, error = done.stderr.splitlines()
+    assert error == "edge-runner: error: 4 mistakes in the configuration"
+    assert all(re.match(rf"{path}:\d+: ", line) for line in mistakes)
+    assert [line.split(": ")[1] for line in mistakes] == [
+        "camera.path",
+        "model.path",
+        "outputs.0.path",
+        "outputs.2.path",
+    ]
+
+
+def test_a_single_mistake(run_cli: Any, configure: Any, tmp_path: Path) -> None:
+    """One mistake is the error's own line."""
+    (tmp_path / "empty").mkdir()
+    path = configure(camera={"type": "images", "path": "empty"})
+    done = run_cli("check", "--config", path)
+    assert done.returncode == 78
+    assert re.fullmatch(rf"edge-runner: error: {path}:\d+: camera\.path: .*empty holds no pictures; .*\n", done.stderr)
+
+
+def test_captures_nothing(configure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No frame is taken, and no camera opened."""
+    monkeypatch.setattr("edge_runner.camera.pattern.Pattern.open", lambda self: pytest.fail("the camera was opened"))
+    assert list(check.report(assemble_whole(load_settings(configure()))))

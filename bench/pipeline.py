@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_runner.model.bundle import ModelConfig, open_model
+from edge_runner.model.interpreter import find_runtime
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits" / "models" / "digits"
 
@@ -40,7 +41,7 @@ def main() -> None:
 def bare_rate(model: Path, seconds: float) -> float:
     """Invocations a second, nothing else being done."""
     settings = ModelConfig(path=model, threads=1)
-    interpreter = open_model(settings).load(settings)
+    interpreter = open_model(settings).load(find_runtime())
     tensors = [np.zeros(spec.shape, spec.dtype) for spec in interpreter.inputs]
     interpreter.run(*tensors)
     count, started = 0, time.perf_counter()

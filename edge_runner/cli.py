@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_runner import __version__
 from edge_runner.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, ConfigError, EdgeRunnerError
 
 if TYPE_CHECKING:
     from edge_runner.config import Loaded
+    from edge_runner.pipeline import Pipeline
     from edge_runner.settings import Settings
 
 PROGRAM = "edge-runner"
@@ -70,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Usage errors end as all others do: one line, `edge-runner: error: …`."""
+    """Options in full only; usage errors end as all others do: one line, `edge-runner: error: …`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -120,16 +124,31 @@ def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, function: objec
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edge_runner.pipeline import assemble
-    from edge_runner.service import daemon, device
-
-    loaded = _load(options)
-    pipeline = assemble(loaded, device.clock_synced)
     if options.once:
-        daemon.once(pipeline)
-    else:
-        daemon.run(pipeline)
+        from edge_runner.service import daemon
+
+        daemon.once(_assemble(options))
+        return EXIT_DONE
+    from edge_runner.service.signals import Signals
+
+    with Signals() as signals:  # before anything that takes time: a signal during the start ends it with 0 too
+        from edge_runner.service import daemon
+
+        try:
+            pipeline = _assemble(options)
+        except EdgeRunnerError:
+            if not signals.pending():
+                raise
+            return EXIT_DONE  # Ctrl-C reached a child as well
+        daemon.run(pipeline, signals)
     return EXIT_DONE
+
+
+def _assemble(options: argparse.Namespace) -> Pipeline:
+    from edge_runner.pipeline import assemble
+    from edge_runner.service.device import clock_synced
+
+    return assemble(_load(options), clock_synced)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -166,8 +185,15 @@ def _inspect(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> Loaded[Settings]:
     from edge_runner.settings import load_settings
 
-    options.loaded = load_settings(options.config, options.set)
-    return options.loaded  # type: ignore[no-any-return]
+    options.loaded = loaded = load_settings(options.config, options.set)
+
+    def mask(record: logging.LogRecord) -> bool:
+        record.msg, record.args = loaded.masked(record.getMessage()), None
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(mask)
+    return loaded
 
 
 def _set_up(debug: bool) -> None:

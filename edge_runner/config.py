@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import math
 import os
-import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union
 
-from edge_runner.errors import ConfigError, EdgeRunnerError, SettingError
+from edge_runner.errors import ConfigError, EdgeRunnerError
 from edge_runner.fields import (
+    Check,
     InputPath,
     Length,
     OneOrMany,
@@ -31,9 +31,11 @@ from edge_runner.fields import (
     listed,
     unwrapped,
 )
-from edge_runner.tree import Mismatch, Node, Place, Problems, read_tree
+from edge_runner.tree import Mismatch, Node, Place, Problems, plain_tree, read_tree
 
 T = TypeVar("T")
+
+SECRET_CHARS = 4  # a shorter value is no secret, and stands everywhere
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,22 @@ class Loaded(Generic[T]):
     value: T
     file: str
     places: Mapping[str, Place]
+    secrets: Mapping[str, str]
 
     def locate(self, error: EdgeRunnerError) -> str:
         """The error's line, with the place of the key that it blames put before it."""
-        if error.key is None:
-            return f"{self.file}: {error}"
-        key = error.key
+        key = error.key or ""
         while key and key not in self.places:
             key = key.rpartition(".")[0]
-        return f"{self.places[key] if key else self.file}: {error.key}: {error}"
+        blamed = f"{error.key}: " if error.key else ""
+        return self.masked(f"{self.places[key] if key else self.file}: {blamed}{error}")
+
+    def masked(self, text: str) -> str:
+        """The text with each variable's value taken out again."""
+        for value, name in sorted(self.secrets.items(), key=lambda item: -len(item[0])):
+            if len(value) >= SECRET_CHARS:
+                text = text.replace(value, name)
+        return text
 
 
 @dataclass
@@ -68,14 +77,24 @@ def load(path: Path, cls: type[T], *, sets: Sequence[str] = (), variables: bool 
     """
     reader = _Reader()
     root = read_tree(reader, path, sets, variables=variables)
-    value = None
+    return Loaded(_read(reader, root, cls), str(path), reader.places, reader.secrets)
+
+
+def check(values: Mapping[str, Any], cls: type[T], file: str) -> T:
+    """Values that were read before, said to stand in `file`, as the dataclass `cls`; raise ConfigError as `load` does."""
+    reader = _Reader()
+    return _read(reader, plain_tree(reader, values, file), cls)
+
+
+def _read(reader: _Reader, root: Node, cls: type[T]) -> T:
+    value: T | None = None
     if isinstance(root.value, dict):
         value = _mapping(reader, cls, root, "")
     else:
         reader.problem(root.place, f"got {root}; allowed: {describe(cls)}")
     if reader.problems or value is None:
         raise ConfigError(reader.lines())
-    return Loaded(value, str(path), reader.places)
+    return value
 
 
 def _mapping(reader: _Reader, cls: type[Any], node: Node, key: str, *, variants: Variants | None = None) -> Any:
@@ -97,17 +116,7 @@ def _mapping(reader: _Reader, cls: type[Any], node: Node, key: str, *, variants:
         if required and name not in node.value:
             path = f"{key}.{name}" if key else name
             reader.problem(node.place, f"{path}: missing; allowed: {describe(hints[name])}")
-    if len(reader.problems) > before:
-        return None
-    try:
-        return cls(**values)
-    except SettingError as error:  # what a dataclass says of its fields together; its key is relative
-        path = ".".join(filter(None, [key, error.key]))
-        blamed, message = node.value.get(error.key or ""), str(error)
-        if blamed:  # show it as it is written, so that no variable's value is seen
-            message = re.sub(r"^got .*?; ", lambda _: f"got {blamed}; ", message)
-        reader.problem((blamed or node).place, f"{path}: {message}")
-        return None
+    return cls(**values) if len(reader.problems) == before else None
 
 
 def _unknown(reader: _Reader, node: Node, name: str, path: str, known: list[str], variants: Variants | None) -> None:
@@ -158,7 +167,7 @@ def _converted(reader: _Reader, hint: Any, node: Node, key: str) -> Any:
     if origin is Literal:
         return _literal(typing.get_args(base), node)
     if origin is tuple:
-        return _tuple(reader, typing.get_args(base), extras, node, key)
+        return _checked(_tuple(reader, typing.get_args(base), extras, node, key), extras)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _dict(reader, typing.get_args(base)[1], node, key)
     if dataclasses.is_dataclass(base):
@@ -207,6 +216,12 @@ def _tuple(reader: _Reader, members: Sequence[Any], extras: Sequence[Any], node:
     for index, child in enumerate(node.value):
         reader.places[f"{key}.{index}"] = child.place
     return tuple(_value(reader, h, n, f"{key}.{i}") for i, (h, n) in enumerate(zip(hints, node.value, strict=True)))
+
+
+def _checked(value: Any, extras: Sequence[Any]) -> Any:
+    if not all(extra.holds(value) for extra in extras if isinstance(extra, Check)):
+        raise Mismatch
+    return value
 
 
 def _dict(reader: _Reader, hint: Any, node: Node, key: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -23,6 +24,16 @@ class EdgeRunnerError(Exception):
     def __init__(self, message: str, *, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
+
+
+@contextmanager
+def blamed(key: str) -> Iterator[None]:
+    """Put a part's own key before the one that its error blames."""
+    try:
+        yield
+    except EdgeRunnerError as error:
+        error.key = f"{key}.{error.key}" if error.key else key
+        raise
 
 
 class ConfigError(EdgeRunnerError, ValueError):

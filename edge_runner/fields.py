@@ -13,7 +13,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
@@ -74,6 +74,14 @@ class Units:
 
     def __hash__(self) -> int:
         return hash(self.what)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A list whose items must go together: `holds` tells, `what` says it in words. An item that was wrong by itself is None."""
+
+    holds: Callable[[tuple[Any, ...]], bool]
+    what: str
 
 
 @dataclass(frozen=True)
@@ -169,7 +177,7 @@ def describe(hint: Any) -> str:
     """What a type hint allows, in the words of a message: `auto, or a whole number from 1`."""
     base, extras = unwrapped(hint)
     for extra in extras:
-        if isinstance(extra, Units):
+        if isinstance(extra, (Units, Check)):
             return extra.what
         if isinstance(extra, InputPath):
             return f"a {extra.kind if extra.kind != 'pictures' else 'picture, a folder or a glob'} that is there"

@@ -9,20 +9,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_runner import config
 from edge_runner.camera import CAMERAS
-from edge_runner.camera.base import Camera
-from edge_runner.camera.feed import Feed
+from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.config import Loaded
-from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, OutputError, SettingError
+from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, blamed
 from edge_runner.fields import load
 from edge_runner.frame import Shot
 from edge_runner.model import goldens
 from edge_runner.model.bundle import GOLDENS, Model, open_model
-from edge_runner.model.interpreter import Interpreter
+from edge_runner.model.interpreter import Interpreter, find_runtime, thread_count
 from edge_runner.model.preprocess import Preprocessor, Recipe
 from edge_runner.output import OUTPUTS
 from edge_runner.output.base import Output
-from edge_runner.result import Result, new_run
+from edge_runner.output.publisher import Publisher
+from edge_runner.result import Answers, Result
 from edge_runner.settings import Settings
 from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts, Task
@@ -44,42 +45,30 @@ class Engine:
 
 @dataclass
 class Counts:
-    """What a run did: `lost` results by output."""
+    """What a run did."""
 
     results: int = 0
     dropped: int = 0
     started: float = field(default_factory=time.monotonic)
     timing_ms: dict[str, float] = field(default_factory=dict)
-    lost: dict[str, int] = field(default_factory=dict)
 
 
 class Pipeline:
     """Everything that one camera needs, put together and checked. Entering it opens the outputs and the camera."""
 
     def __init__(
-        self,
-        settings: Settings,
-        engine: Engine,
-        camera: Camera,
-        outputs: Mapping[str, Output],
-        synced: Callable[[], bool],
+        self, settings: Settings, engine: Engine, feed: Feed, publisher: Publisher, synced: Callable[[], bool]
     ) -> None:
         self.settings = settings
         self.engine = engine
-        self.camera = camera
-        self.outputs = outputs
-        self.feed = Feed(camera, engine.preprocessor)
+        self.feed = feed
+        self.publisher = publisher
         self.counts = Counts()
         self._synced = synced
-        self._run = new_run()
-        self._failing: set[str] = set()
 
     def __enter__(self) -> Pipeline:
         with ExitStack() as stack:
-            for key, output in self.outputs.items():
-                stack.callback(output.close)
-                with blamed(key):
-                    output.open()
+            stack.enter_context(self.publisher)
             stack.enter_context(self.feed)
             self._opened = stack.pop_all()
         self.counts = Counts()
@@ -97,12 +86,16 @@ class Pipeline:
         ended = time.perf_counter()
         timing_ms = {**shot.timing_ms, "inference": (inferred - started) * 1e3, "postprocess": (ended - inferred) * 1e3}
         self._count(shot, timing_ms)
-        live = self.camera.live
-        result = Result(
+        result = self._result(shot, answers, timing_ms)
+        self.publisher.publish(result, shot)
+        return result
+
+    def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:
+        return Result(
             device=str(self.settings.device),
             camera=str(self.settings.camera.name),
-            run=self._run,
-            seq=self.counts.results,
+            run=self.publisher.run,
+            seq=self.publisher.next_seq(),
             frame=shot.stamp.number,
             time_ns=shot.stamp.time_ns,
             clock="synced" if self._synced() else "unsynced",
@@ -112,33 +105,16 @@ class Pipeline:
             height=shot.geometry.height,
             answers=answers,
             timing_ms=timing_ms,
-            age_ms=(time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if live else None,
+            age_ms=(time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if self.feed.live else None,
             dropped=shot.dropped,
             source=shot.stamp.source,
         )
-        for key, output in self.outputs.items():
-            self._hand(key, output, result, shot)
-        return result
 
     def _count(self, shot: Shot, timing_ms: Mapping[str, float]) -> None:
         self.counts.results += 1
         self.counts.dropped += shot.dropped or 0
         for stage, ms in timing_ms.items():
             self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
-
-    def _hand(self, key: str, output: Output, result: Result, shot: Shot) -> None:
-        """One broken output costs its own results only: warn once, count, and say when it works again."""
-        try:
-            output.write(result, shot.picture)
-        except OutputError as error:
-            self.counts.lost[key] = self.counts.lost.get(key, 0) + 1
-            if key not in self._failing:
-                self._failing.add(key)
-                log.warning("%s: %s; results are lost there until it works again", key, error)
-            return
-        if key in self._failing:
-            self._failing.discard(key)
-            log.warning("%s: works again; %d results were lost", key, self.counts.lost[key])
 
 
 def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False) -> Pipeline:
@@ -149,21 +125,21 @@ def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: Fals
     settings = loaded.value
     errors: list[EdgeRunnerError] = []
     with _noted(errors), blamed("camera"):
-        camera: Camera = load(CAMERAS[settings.camera.type])(settings.camera)
-        camera.verify()
+        load(CAMERAS[settings.camera.type])(settings.camera).verify()
     with _noted(errors):
         engine = build_engine(settings)
-    outputs = {}
-    for index, config in enumerate(settings.outputs):
+    outputs: dict[str, Output] = {}
+    for index, output in enumerate(settings.outputs):
         key = f"outputs.{index}"
-        outputs[key] = output = load(OUTPUTS[config.type])(config)
+        outputs[key] = load(OUTPUTS[output.type])(output)
         with _noted(errors), blamed(key):
-            output.verify()
+            outputs[key].verify()
+    if len(errors) > 1:
+        raise ConfigError([loaded.locate(error) for error in errors])
     if errors:
-        raise (
-            errors[0] if len(errors) == 1 else ConfigError([loaded.locate(e) for error in errors for e in _each(error)])
-        )
-    return Pipeline(settings, engine, camera, outputs, synced)
+        raise errors[0]
+    feed = make_feed(settings.camera, engine.preprocessor)
+    return Pipeline(settings, engine, feed, Publisher(outputs), synced)
 
 
 class Several(EdgeRunnerError):
@@ -179,14 +155,17 @@ class Several(EdgeRunnerError):
 def build_engine(settings: Settings) -> Engine:
     """Load the model and fit recipe, task and labels to it; raise what is wrong with them, all at once."""
     model = open_model(settings.model)
-    interpreter = model.load(settings.model)
+    errors: list[EdgeRunnerError] = []
+    threads = 1  # good enough to find the other mistakes with
+    with _noted(errors):
+        threads = thread_count(settings.model.threads)
+    interpreter = model.load(find_runtime(settings.model.runtime), threads)
     if len(interpreter.inputs) != 1:
         listed = ", ".join(f"'{i.name}' {i.dtype} {list(i.shape)}" for i in interpreter.inputs)
         raise ModelError(
             f"{model.path} has {len(interpreter.inputs)} inputs ({listed}); a camera's picture feeds just one",
             key="model.path",
         )
-    errors: list[EdgeRunnerError] = []
     with _noted(errors):
         preprocessor = Preprocessor(_recipe(settings, model), interpreter.inputs[0])
     with _noted(errors):
@@ -209,14 +188,22 @@ def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any])
     """The task of a model: what its manifest says of it, with what is given put over that."""
     says = dict(model.manifest.task) if model.manifest else {}
     name = given.get("type") or says.get("type") or DEFAULT_TASK
+    if name not in TASKS:
+        raise ModelError(
+            f"{model.path} is for the task '{name}'; this edge-runner knows {', '.join(TASKS)}: upgrade it",
+            key="model.path",
+        )
     if name == says.get("type"):
         _log_overrides("task", given, says)
     else:
         says = {}
     cls = load(TASKS[name])
+    try:
+        task_config = config.check({**says, **given}, cls.Config, f"the task of {model.path}")
+    except ConfigError as error:
+        raise ModelError("; ".join(error.problems), key="task") from error
     endings = tuple(model.graph.ending(i) for i in range(len(interpreter.outputs)))
-    facts = ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source)
-    task: Task = cls(cls.Config(**{**says, **given}), facts)
+    task: Task = cls(task_config, ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source))
     return task
 
 
@@ -232,16 +219,6 @@ def replay_goldens(model: Model, interpreter: Interpreter) -> None:
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise ModelError(f"{model.path}: {found[0]}{more}", key="model.path")
-
-
-@contextmanager
-def blamed(key: str) -> Iterator[None]:
-    """Put a part's own key before the one that its error blames."""
-    try:
-        yield
-    except EdgeRunnerError as error:
-        error.key = f"{key}.{error.key}" if error.key else key
-        raise
 
 
 @contextmanager

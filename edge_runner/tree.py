@@ -5,10 +5,11 @@ What `--set` puts over the file, and the variables in it, are settled here: what
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ class Problems:
 
     problems: list[tuple[Place, str]] = field(default_factory=list)
     nodes: int = 0
+    secrets: dict[str, str] = field(default_factory=dict)
+    """What each variable held -> how it is written, `${NAME}`."""
 
     def problem(self, place: Place, message: str) -> None:
         message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)  # a mistake is one line
@@ -100,8 +103,17 @@ def read_tree(problems: Problems, path: Path, sets: Sequence[str], *, variables:
         root = _with_set(problems, root, assignment)
     if variables:
         env_file = path.with_suffix(".env")
-        root = _expanded(root, _environment(problems, env_file), env_file)
+        found = _environment(problems, env_file)
+        root = _expanded(root, found, env_file)
+        problems.secrets = {found[name]: f"${{{name}}}" for name in _names(root) if found.get(name)}
     return root
+
+
+def plain_tree(problems: Problems, values: Mapping[str, Any], file: str) -> Node:
+    """The tree of values that were read before, said to stand in `file`."""
+    composed = _composed(json.dumps(values))
+    assert composed is not None
+    return _node(problems, composed, Place(file, 0, Path()), "")
 
 
 def _tree(problems: Problems, path: Path) -> Node:
@@ -300,6 +312,15 @@ def _variable(match: re.Match[str], variables: Mapping[str, str], env_file: Path
         where = f"set it in the environment or in {env_file}"
         wrong.append(f"${{{name}}} is not set; {where}, or write ${{{name}:-default}}")
     return value or ""
+
+
+def _names(node: Node) -> Iterator[str]:
+    """The variables that stand anywhere in a tree."""
+    if isinstance(node.value, str):
+        yield from (match[1] for match in VARIABLE.finditer(node.shown) if match[1])
+    else:
+        for child in node.value.values() if isinstance(node.value, dict) else node.value:
+            yield from _names(child)
 
 
 def _plain_tag(text: str) -> str:

@@ -24,21 +24,24 @@ find_python() {
 }
 
 # make_env DIR EXTRAS VERSION…: this checkout with its EXTRAS ("" or "[test]") in the virtual environment DIR.
-# Nothing is done where that is so already.
+# Nothing is done where that is so already; what is missing is added to what is there.
 make_env() {
-    local env=$1 extras=$2 python wanted
+    local env=$1 extras=$2 python installed="$1/.installed$2" wanted
     shift 2
-    wanted="$(cat "$ROOT/setup.cfg" "$ROOT/pyproject.toml" | cksum) ${EDGE_RUNNER_PYTHON:-} $extras"
-    if [ -x "$env/bin/python" ] && [ "$(cat "$env/.edge-runner" 2>/dev/null)" = "$wanted" ]; then
-        return
+    wanted="$(cat "$ROOT/setup.cfg" "$ROOT/pyproject.toml" "$ROOT/edge_runner/__init__.py" | cksum)"
+    if [ "$(cat "$env/.python" 2>/dev/null)" = "${EDGE_RUNNER_PYTHON:-}" ] && "$env/bin/python" -c '' 2>/dev/null; then
+        [ "$(cat "$installed" 2>/dev/null)" != "$wanted" ] || return 0
+        say "adding to ${env#"$ROOT"/}: edge-runner$extras …"
+    else
+        python=$(find_python "$@") || exit 1
+        say "setting up ${env#"$ROOT"/} with $("$python" --version): once, a minute or two …"
+        rm -rf "$env"
+        "$python" -m venv "$env" || die "$python cannot make a virtual environment in $env"
+        printf '%s' "${EDGE_RUNNER_PYTHON:-}" >"$env/.python"
     fi
-    python=$(find_python "$@") || exit 1
-    say "setting up ${env#"$ROOT"/} with $("$python" --version): once, a minute or two …"
-    rm -rf "$env"
-    "$python" -m venv "$env" || die "$python cannot make a virtual environment in $env"
     "$env/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT$extras" ||
         die "pip could not install edge-runner$extras; the lines above say why"
-    printf '%s' "$wanted" >"$env/.edge-runner"
+    printf '%s' "$wanted" >"$installed"
 }
 
 # The board's runtime has wheels for 3.11 and 3.10; newer ones use LiteRT.

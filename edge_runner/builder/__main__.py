@@ -15,7 +15,7 @@ from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Color, Interpolation, Recipe, Resize
 from edge_runner.task import TASKS
 
-PROGRAM = "build_model.sh"
+PROGRAM = "edge-runner"
 
 # The name, mean and std, and the one colour that it goes with. Source of the last two: keras.applications.imagenet_utils,
 # modes "caffe" and "torch"; the latter's figures are of 0..1, here times 255.
@@ -56,17 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         manifest = build(order)
     except KeyboardInterrupt:
         return _failed("interrupted; nothing was changed", EXIT_FAILED)
-    except EdgeRunnerError as error:
+    except (EdgeRunnerError, OSError) as error:
         if options.verbose:
             traceback.print_exc()
-        return _failed(str(error), error.exit_code)
+        return _failed(str(error), getattr(error, "exit_code", EXIT_FAILED))
     print(_report(options.output, manifest))
     return EXIT_DONE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=PROGRAM,
+        prog="build_model.sh",
         description="Turn a SavedModel into a bundle that is proven to run on the board.",
         allow_abbrev=False,
     )
@@ -98,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got '{text}'; one number, or one a channel with commas between") from None
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:

@@ -100,6 +100,10 @@ def check_order(order: Order) -> None:
         )
     if order.quantize != "none" and not order.calibration:
         raise SettingError("int8 is calibrated with pictures; name a folder of them with --calibration")
+    if order.output.exists() and not order.output.is_dir():
+        raise SettingError(f"{order.output} is a file; --output names a folder")
+    if order.labels:
+        read_labels(order.labels)
     if order.output.exists() and any(order.output.iterdir()) and not (order.output / MANIFEST).is_file():
         raise SettingError(f"{order.output} is there, and is no bundle; name another --output")
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edge_runner.builder.pictures import golden_pictures
-from edge_runner.errors import ModelError
+from edge_runner.errors import EdgeRunnerError, ModelError
 from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.bundle import MODEL
 from edge_runner.model.preprocess import Preprocessor, Recipe
@@ -42,7 +42,7 @@ def main() -> int:
     job = Job(**json.load(sys.stdin))
     try:
         convert(job)
-    except ModelError as error:
+    except EdgeRunnerError as error:
         (Path(job.folder) / REFUSED).write_text(str(error), "utf-8")
         return error.exit_code
     return 0

@@ -1,11 +1,13 @@
 """The contract of every camera, and the settings that all of them share.
 
-A camera is made from its Config alone, in the process that will read it. Whoever reads it calls `grab` for each frame that
-comes, and `retrieve` only for a frame that will be used: so a frame that nobody wants is never decoded.
+A camera is made from its Config alone, where it will be read. `grab` takes the next frame, cheaply; `retrieve` decodes it, and is
+called only for a frame that will be used. A device that queues frames has to be grabbed as fast as they come, wanted or not; one
+that gives the newest frame at any time (pattern), or waits (files), is grabbed when a frame is wanted.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -15,11 +17,23 @@ from typing import Annotated, Any, ClassVar, Literal
 import cv2
 import numpy as np
 
-from edge_runner.errors import SettingError
-from edge_runner.fields import Duration, Fraction, Range
+from edge_runner.fields import Check, Duration, Fraction, Range
 from edge_runner.frame import Picture, Region, Stamp
 
 ROUNDING = 1e-9  # 0.7 + 0.3 may exceed 1
+
+
+def _within_frame(crop: tuple[Any, ...]) -> bool:
+    if None in crop:
+        return True  # an item was wrong by itself, and that was said
+    x, y, width, height = crop
+    return bool(min(width, height) > 0 and max(x + width, y + height) <= 1 + ROUNDING)
+
+
+Crop = Annotated[
+    tuple[Fraction, Fraction, Fraction, Fraction],
+    Check(_within_frame, "x, y, width, height as fractions (0 to 1) of the upright frame, within it and not empty"),
+]
 Positive = Annotated[float, Range(0, above=True)]
 
 
@@ -35,21 +49,15 @@ class CameraConfig:
     name: str | None = None
     rotate: Literal[0, 90, 180, 270] = 0
     flip: Literal["none", "horizontal", "vertical"] = "none"
-    crop: tuple[Fraction, Fraction, Fraction, Fraction] = (0.0, 0.0, 1.0, 1.0)
+    crop: Crop = (0.0, 0.0, 1.0, 1.0)
     max_fps: Positive | None = None
     start_timeout: Duration = 30.0
-
-    def __post_init__(self) -> None:
-        x, y, width, height = self.crop
-        if min(width, height) <= 0 or max(x + width, y + height) > 1 + ROUNDING:
-            allowed = "x, y, width, height as fractions of the upright frame, within it"
-            raise SettingError(f"got {list(self.crop)}; allowed: {allowed}", key="crop")
 
 
 class Camera(ABC):
     """One source of frames.
 
-    Must be overridden: `open`, `grab`, `retrieve`. May be: `close`, `verify`, `report`, `live`, `Config`.
+    Must be overridden: `open`, `grab`, `retrieve`. May be: `close`, `verify`, `live`, `Config`.
     `open` and `close` can be called twice; `close` is called whatever happened.
     """
 
@@ -61,6 +69,8 @@ class Camera(ABC):
         self.config = config
         self.skipped = 0
         """Frames of a file that could not be read."""
+        self.stopping = threading.Event()
+        """Set from another thread when no more frames are wanted: `grab` waits on it instead of sleeping."""
 
     def verify(self) -> None:
         """Raise SettingError for what is wrong and can be known without taking a frame; its key is relative to the camera's."""

@@ -57,7 +57,7 @@ class Images(Camera):
         if self._next == len(self._files):
             if not self.config.loop or not self._readable:
                 return None
-            self._next = 0
+            self._next, self._readable = 0, False
         self._next += 1
         return now(self._next, self._files[self._next - 1].name)
 

@@ -50,7 +50,8 @@ class Pattern(Camera):
         elapsed_ns = time.monotonic_ns() - self._started_ns
         self._number = max(self._number + 1, math.floor(elapsed_ns / interval_ns) + 1)
         due_ns = self._started_ns + round((self._number - 1) * interval_ns)
-        time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+        if self.stopping.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
+            return None
         return Stamp(self._number, due_ns, time.time_ns() - (time.monotonic_ns() - due_ns))
 
     def retrieve(self, into: Picture | None) -> Picture | None:

@@ -15,6 +15,21 @@ from edge_runner.errors import SettingError
 from edge_runner.fields import InputPath
 from edge_runner.frame import Picture, Stamp
 
+MP4_BOXES = (
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"mdat",
+    b"moof",
+    b"mfra",
+    b"sidx",
+    b"free",
+    b"skip",
+    b"wide",
+    b"udta",
+    b"uuid",
+    b"meta",
+)
 FRAMES_UNSURE = 2  # a container's frame count is often an estimate
 
 log = logging.getLogger(__name__)
@@ -121,10 +136,10 @@ def _chunk_length(head: bytes) -> int:
 
 
 def _box_length(head: bytes) -> int:
-    """A box's length in bytes, 0 where it reaches to the end of the file, or is no box."""
-    length, _, long_length = struct.unpack(">I4sQ", head)
+    """A box's length in bytes, 0 where it reaches to the end of the file, or is no box: something else may follow the last."""
+    length, name, long_length = struct.unpack(">I4sQ", head)
     length = int(long_length if length == 1 else length)
-    return length if length >= 8 else 0
+    return length if length >= 8 and name in MP4_BOXES else 0
 
 
 def _last_frame(path: Path) -> int:

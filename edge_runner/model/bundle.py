@@ -19,7 +19,7 @@ from edge_runner.errors import ConfigError, ModelError, SettingError
 from edge_runner.fields import InputPath, Range
 from edge_runner.frame import TensorSpec
 from edge_runner.model.flatbuffer import Graph, read_graph
-from edge_runner.model.interpreter import Interpreter, RuntimeName, find_runtime, thread_count
+from edge_runner.model.interpreter import Interpreter, Runtime, RuntimeName
 from edge_runner.model.labels import embedded_labels, read_labels
 from edge_runner.model.preprocess import Recipe
 from edge_runner.model.probe import probe
@@ -93,13 +93,12 @@ class Model:
     labels_source: str
     manifest: Manifest | None = None
 
-    def load(self, settings: ModelConfig) -> Interpreter:
-        """Load it into the runtime that the settings name; a bare file goes through a child process first."""
-        runtime = find_runtime(settings.runtime)
-        threads = thread_count(settings.threads)
+    def load(self, runtime: Runtime, threads: int = 1) -> Interpreter:
+        """Load it into a runtime; a bare file goes through a child process first."""
         flex = tuple(sorted({o.name for o in self.graph.operators if o.custom and o.name.startswith("Flex")}))
         try:
             if self.manifest is None:
+                check_structure(self.content)
                 probe(self.content, runtime, threads, flex)
             return Interpreter(self.content, runtime, threads, flex)
         except ModelError as error:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -86,12 +86,18 @@ def _imported(name: str, module: str) -> Runtime:
     _refuse_numpy_2(name)
     try:
         found = importlib.import_module(module)
-        version = importlib.metadata.version(name)
-        return Runtime(name, version, found.Interpreter, found.OpResolverType.BUILTIN_REF)
+        return Runtime(name, _version(name), found.Interpreter, found.OpResolverType.BUILTIN_REF)
     except (ImportError, OSError) as error:
         raise RuntimeMissingError(
             f"{name} is installed, but cannot be imported: {error}", key="model.runtime"
         ) from error
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"  # copied into place, not installed
 
 
 def _refuse_numpy_2(name: str) -> None:
@@ -199,12 +205,19 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
+def _memory_file() -> IO[bytes]:
+    """A file without a folder: there may be none that can be written."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("noise"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextmanager
 def _native_noise() -> Iterator[None]:
     """Keep what native code writes to descriptor 2 while a model loads, and log it for debugging only."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as noise:
+    with _memory_file() as noise:
         os.dup2(noise.fileno(), 2)
         try:
             yield

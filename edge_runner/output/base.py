@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from edge_runner.frame import Picture
+from edge_runner.frame import Shot
 from edge_runner.result import Result
 
 
@@ -26,8 +26,8 @@ class Output(ABC):
         return None
 
     @abstractmethod
-    def write(self, result: Result, picture: Picture) -> None:
-        """Take one result; the upright frame, uint8 [height, width, 3] BGR, holds only during the call. Raise OutputError."""
+    def write(self, result: Result, shot: Shot) -> None:
+        """Take one result; the shot that it is of holds only during the call. Raise OutputError where it cannot be kept."""
 
     def close(self) -> None:
         """Finish what was begun."""

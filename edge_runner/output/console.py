@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from edge_runner.errors import OutputError
-from edge_runner.frame import Picture
+from edge_runner.frame import Shot
 from edge_runner.output.base import Output
 from edge_runner.result import Result
 
@@ -25,12 +26,16 @@ class Console(Output):
     Config = ConsoleConfig
 
     def open(self) -> None:
+        sys.stdout.flush()
         self._readable = sys.stdout.isatty()
+        self._file = sys.stdout.fileno()
 
-    def write(self, result: Result, picture: Picture) -> None:
+    def write(self, result: Result, shot: Shot) -> None:
+        line = readable(result) if self._readable else result.line()
+        rest = memoryview((line + "\n").encode("utf-8", "replace"))
         try:
-            sys.stdout.write((readable(result) if self._readable else result.line()) + "\n")
-            sys.stdout.flush()
+            while rest:  # not through Python's buffer, which would block once more at the end
+                rest = rest[os.write(self._file, rest) :]
         except BrokenPipeError:
             raise
         except OSError as error:

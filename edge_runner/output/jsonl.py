@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 from edge_runner.errors import OutputError, SettingError
 from edge_runner.fields import OutputPath
-from edge_runner.frame import Picture
+from edge_runner.frame import Shot
 from edge_runner.output.base import Output
 from edge_runner.result import Result
 
 log = logging.getLogger(__name__)
 
+LINE_START = b'{"schema": '
 TAIL_BYTES = 1 << 20  # a line is never longer
 
 
@@ -65,7 +66,7 @@ class JsonLines(Output):
         except OSError as error:
             raise SettingError(f"{self.config.path}: {(error.strerror or str(error)).lower()}", key="path") from error
 
-    def write(self, result: Result, picture: Picture) -> None:
+    def write(self, result: Result, shot: Shot) -> None:
         assert self._file is not None
         line = (result.line() + "\n").encode()
         size = os.fstat(self._file).st_size
@@ -91,11 +92,17 @@ def _first_existing(folder: Path) -> Path:
 
 
 def _cut_torn_tail(file: int, path: Path) -> None:
-    """Take away what a power cut left of a last line: the next line would be joined to it."""
+    """Take away what a power cut left of a last line: the next line would be joined to it.
+
+    Raise SettingError where that is no part of a result: it is a file of something else, and stays as it is.
+    """
     size = os.fstat(file).st_size
     start = max(0, size - TAIL_BYTES)
     tail = os.pread(file, size - start, start)
-    if tail and not tail.endswith(b"\n"):
-        whole = start + tail.rfind(b"\n") + 1
-        os.ftruncate(file, whole)
-        log.warning("%s: its last line was torn; %d bytes were cut off", path, size - whole)
+    if not tail or tail.endswith(b"\n"):
+        return
+    torn = tail[tail.rfind(b"\n") + 1 :]
+    if torn[: len(LINE_START)] != LINE_START[: len(torn)] and torn.strip(b"\0"):
+        raise SettingError(f"{path} is no file of results: its last line is something else; name another", key="path")
+    os.ftruncate(file, size - len(torn))
+    log.warning("%s: its last line was torn; %d bytes were cut off", path, len(torn))

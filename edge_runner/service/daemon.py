@@ -3,67 +3,43 @@
 from __future__ import annotations
 
 import logging
-import os
 import select
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from edge_runner.camera.feed import Feed
-from edge_runner.errors import CameraError, NoFrameError, OutputError
+from edge_runner.errors import CameraError, NoFrameError, OutputError, blamed
 from edge_runner.frame import Shot
-from edge_runner.pipeline import Counts, Pipeline, blamed
+from edge_runner.pipeline import Counts, Pipeline
+from edge_runner.service.signals import Signals
 
 log = logging.getLogger(__name__)
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 
-
-class Signals:
-    """SIGINT and SIGTERM as a descriptor that becomes readable: the handlers do nothing, the loop acts."""
-
-    def __enter__(self) -> Signals:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._handlers = [(number, signal.signal(number, _ignore)) for number in STOPPING]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers:
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._before)
-        os.close(self._read)
-        os.close(self._write)
-
-    def fileno(self) -> int:
-        return self._read
-
-    def take(self) -> str:
-        """The name of the signal that came."""
-        return signal.Signals(os.read(self._read, 1)[0]).name
-
-
-def run(pipeline: Pipeline) -> None:
+def run(pipeline: Pipeline, signals: Signals) -> None:
     """Run until the camera's file ends or a signal comes.
 
     Raise CameraError where no frame at all could be read, and OutputError where a file's results could not all be kept.
     """
-    with Signals() as signals, pipeline:
+    signals.blocks = lambda: pipeline.publisher.writing
+    with pipeline:
         try:
             stopped = _loop(pipeline, signals)
         except BrokenPipeError:
             stopped = "whoever read the results has gone"
-    _summarize(pipeline, stopped)
+    if stopped:
+        log.info("stopped: %s", stopped)
+    log.info("%s", summary(pipeline.counts, pipeline.feed.skipped))
+    if not stopped:
+        _refuse_nothing(pipeline)
 
 
 def once(pipeline: Pipeline) -> None:
     """One frame, one result. Raise NoFrameError where no frame comes, and OutputError where the result could not be kept."""
     with first_shot(pipeline) as shot:
         pipeline.step(shot)
-    _refuse_losses(pipeline.counts)
+    _refuse_nothing(pipeline)
 
 
 @contextmanager
@@ -108,20 +84,12 @@ def _loop(pipeline: Pipeline, signals: Signals) -> str:
         feed.release(shot)
 
 
-def _summarize(pipeline: Pipeline, stopped: str) -> None:
-    counts, camera = pipeline.counts, pipeline.camera
-    if stopped:
-        log.info("stopped: %s", stopped)
-    log.info("%s", summary(counts, camera.skipped))
-    if not stopped and not counts.results:
+def _refuse_nothing(pipeline: Pipeline) -> None:
+    """A run that ended by itself has to have done its work."""
+    if not pipeline.counts.results:
         raise CameraError("no frame could be read", key="camera.path")
-    if not stopped:
-        _refuse_losses(counts)
-
-
-def _refuse_losses(counts: Counts) -> None:
-    if counts.lost:
-        lost = ", ".join(f"{count} at {key}" for key, count in counts.lost.items())
+    if pipeline.publisher.lost:
+        lost = ", ".join(f"{count} at {key}" for key, count in pipeline.publisher.lost.items())
         raise OutputError(f"results were lost: {lost}")
 
 
@@ -137,7 +105,3 @@ def summary(counts: Counts, skipped: int) -> str:
     if skipped:
         parts.append(f"{skipped} frames skipped as unreadable")
     return "; ".join(parts)
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """The byte that Python writes to the wake-up descriptor is all that is needed."""

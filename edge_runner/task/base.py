@@ -55,7 +55,10 @@ def check_labels(facts: ModelFacts, classes: int, output: str) -> tuple[str, ...
     first, last = labels[0].lower(), labels[-1].lower()
     if len(labels) == classes + 1 and "background" in (first, last):
         row = "first" if first == "background" else "last"
-        hint = f"the model has no class for the {row} line, 'background': remove that line"
+        hint = (
+            f"the model has probably no class for the {row} line, 'background': if it was trained without, remove that line;"
+            " if with it, another line is too many"
+        )
     elif len(labels) == classes - 1 and "background" not in (first, last):
         hint = "the model probably has a background row: try 'background' as a first line of its own"
     elif abs(len(labels) - classes) == 1:

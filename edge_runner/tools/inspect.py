@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import Model, ModelConfig, open_model
+from edge_runner.model.interpreter import find_runtime
 
 LABELS_SHOWN = 8
 
@@ -21,12 +22,12 @@ def report(path: Path) -> Iterator[str]:
     for name, version, count in model.graph.counted():
         yield f"  {name:<28} v{version:<3} x{count}"
     if model.labels:
-        shown = ", ".join(model.labels[:LABELS_SHOWN])
+        shown = ", ".join(f"'{label}'" for label in model.labels[:LABELS_SHOWN])
         more = ", …" if len(model.labels) > LABELS_SHOWN else ""
         yield f"labels: {len(model.labels)} from {model.labels_source}: {shown}{more}"
     else:
         yield "labels: none"
-    interpreter = model.load(settings)
+    interpreter = model.load(find_runtime())
     yield f"loads under {interpreter.runtime}:"
     for kind, specs in (("input", interpreter.inputs), ("output", interpreter.outputs)):
         for spec in specs:

@@ -22,10 +22,24 @@ GAP_PX = 8
 
 def snapshot(pipeline: Pipeline, target: str) -> Result:
     """Take one frame and write the picture to the file `target`, or to standard output where that is `-`."""
+    check_target(target)
     with first_shot(pipeline) as shot:
         result = pipeline.step(shot)
         write_picture(side_by_side(shot, pipeline.engine, result.answers), target)
     return result
+
+
+def check_target(target: str) -> None:
+    """Raise OutputError where no picture can be written there, before the camera is asked for one."""
+    if target == STANDARD_OUTPUT:
+        return
+    path = Path(target)
+    if not path.name or path.is_dir():
+        raise OutputError(f"'{target}' names no file; write -o aim.jpg, or -o - for standard output")
+    if not path.parent.is_dir():
+        raise OutputError(f"{target}: {path.parent} is no folder")
+    if path.suffix and not cv2.haveImageWriter(target):
+        raise OutputError(f"{target}: OpenCV cannot write '{path.suffix}' pictures; use .jpg or .png")
 
 
 def side_by_side(shot: Shot, engine: Engine, answers: Answers) -> Picture:
@@ -43,12 +57,9 @@ def write_picture(picture: Picture, target: str) -> None:
     """Encode a picture as the file's ending says, JPEG otherwise, and write it beside the target, then rename it."""
     path = Path(target)
     suffix = path.suffix if target != STANDARD_OUTPUT and path.suffix else ".jpg"
-    try:
-        ok, encoded = cv2.imencode(suffix, picture)
-    except cv2.error:
-        ok = False
+    ok, encoded = cv2.imencode(suffix, picture)
     if not ok:
-        raise OutputError(f"{target}: OpenCV cannot write '{suffix}' pictures; use .jpg or .png")
+        raise OutputError(f"{target}: OpenCV cannot write this picture as '{suffix}'")
     if target == STANDARD_OUTPUT:
         sys.stdout.buffer.write(encoded.tobytes())
         sys.stdout.flush()

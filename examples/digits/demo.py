@@ -66,17 +66,20 @@ def prepare_frames(work: Path, count: int, seed: int) -> None:
 
 
 def run_daemon(settings: Sequence[str], quiet: bool) -> int:
-    """Run `edge-runner` as a user would; Ctrl-C ends it, and the demo goes on to its summary."""
+    """Run `edge-runner` as a user would; a signal ends it, and the demo goes on to its summary."""
     command = [sys.executable, "-m", "edge_runner", "--config", str(HERE / "digits.yaml")]
     command += [part for setting in settings for part in ("--set", setting)]
     print("$ edge-runner", *command[3:], file=sys.stderr)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
+    before = [
+        (number, signal.signal(number, lambda n, _: daemon.send_signal(n)))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    ]
     try:
-        return subprocess.run(
-            command, stdout=subprocess.DEVNULL if quiet else None, preexec_fn=_take_interrupts, check=False
-        ).returncode
+        return daemon.wait()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def summary(results: Sequence[dict[str, Any]], *, known: bool) -> str:
@@ -116,11 +119,6 @@ def truth(result: dict[str, Any]) -> str:
 
 def _seconds(result: dict[str, Any]) -> float:
     return datetime.fromisoformat(result["time"].replace("Z", "+00:00")).timestamp()
-
-
-def _take_interrupts() -> None:
-    """The child inherits that SIGINT is ignored: undo it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -218,8 +218,10 @@ def _tuple(reader: _Reader, members: Sequence[Any], extras: Sequence[Any], node:
     return tuple(_value(reader, h, n, f"{key}.{i}") for i, (h, n) in enumerate(zip(hints, node.value, strict=True)))
 
 
-def _checked(value: Any, extras: Sequence[Any]) -> Any:
-    if not all(extra.holds(value) for extra in extras if isinstance(extra, Check)):
+def _checked(value: tuple[Any, ...], extras: Sequence[Any]) -> tuple[Any, ...]:
+    if None not in value and not all(  # None was wrong by itself, and that was said
+        extra.holds(value) for extra in extras if isinstance(extra, Check)
+    ):
         raise Mismatch
     return value
 

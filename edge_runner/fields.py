@@ -78,7 +78,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Check:
-    """A list whose items must go together: `holds` tells, `what` says it in words. An item that was wrong by itself is None."""
+    """A list whose items must go together: `holds` tells, `what` says it in words."""
 
     holds: Callable[[tuple[Any, ...]], bool]
     what: str
@@ -178,7 +178,7 @@ def describe(hint: Any) -> str:
     base, extras = unwrapped(hint)
     for extra in extras:
         if isinstance(extra, (Units, Check)):
-            return extra.what
+            return extra.what + "".join(f", {other}" for other in extras if isinstance(other, Range) and other.above)
         if isinstance(extra, InputPath):
             return f"a {extra.kind if extra.kind != 'pictures' else 'picture, a folder or a glob'} that is there"
         if isinstance(extra, Partial):

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from edge_runner import pipeline as path_of_frames
-from edge_runner.camera.feed import Feed
+from edge_runner.camera.feed import ThreadFeed, make_feed
 from edge_runner.fields import load
 from edge_runner.frame import Geometry, Picture, Region, Tensor
 from edge_runner.output import OUTPUTS
+from edge_runner.output.publisher import Publisher
 from edge_runner.result import Answers, Classification, Result
 from edge_runner.settings import load_settings
 
@@ -125,9 +126,10 @@ def assemble() -> Callable[..., path_of_frames.Pipeline]:
 
     def make(path: Path, synced: Callable[[], bool] = lambda: False) -> path_of_frames.Pipeline:
         settings = load_settings(path).value
-        camera = load(path_of_frames.CAMERAS[settings.camera.type])(settings.camera)
+        engine = _engine(_SameModel(settings))
         outputs = {f"outputs.{i}": load(OUTPUTS[c.type])(c) for i, c in enumerate(settings.outputs)}
-        return path_of_frames.Pipeline(settings, _engine(_SameModel(settings)), camera, outputs, synced)
+        feed = make_feed(settings.camera, engine.preprocessor)
+        return path_of_frames.Pipeline(settings, engine, feed, Publisher(outputs), synced)
 
     return make
 
@@ -206,7 +208,7 @@ def shots() -> Callable[..., list[tuple[Any, Picture]]]:
 
     def take(camera: Any, most: int = 10_000) -> list[tuple[Any, Picture]]:
         taken: list[tuple[Any, Picture]] = []
-        with Feed(camera, Shrink()) as feed:
+        with ThreadFeed(camera, Shrink()) as feed:
             while len(taken) < most:
                 feed.want()
                 shot = feed.take()

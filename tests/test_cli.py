@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,16 @@ class TestFailures:
         assert "model.runtime" in message
         assert "not for this processor" in message
 
-    def test_no_frame(self, run_cli: Run, configure: Any) -> None:
+    def test_no_frame(self, run_cli: Run, configure: Any, tmp_path: Path) -> None:
         """`--once` without a frame within `start_timeout` is 69."""
-        path = configure(camera={"type": "pattern", "start_timeout": "0s"})
+        stuck = tmp_path / "stuck.jpg"
+        os.mkfifo(stuck)  # whoever reads it waits, as before a camera that hangs
+        path = configure(camera={"type": "images", "path": "stuck.jpg", "start_timeout": "200ms"})
+        hurry = threading.Timer(2.0, lambda: stuck.write_bytes(b""))
+        hurry.start()
         message = failed(run_cli("--once", "--config", path), 69)
-        assert re.fullmatch(rf"{path}:\d+: camera\.start_timeout: no frame within 0 s", message)
+        hurry.join()
+        assert re.fullmatch(rf"{path}:\d+: camera\.start_timeout: no frame within 0\.2 s", message)
 
     def test_failed_while_running(self, run_cli: Run, configure: Any, colours: Path) -> None:
         """Lost results are 1, with `--once` too."""

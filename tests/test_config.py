@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_runner import config
 from edge_runner.errors import EXIT_CONFIG, ConfigError, EdgeRunnerError, SettingError
 from edge_runner.fields import (
+    Check,
     Duration,
     Fraction,
     InputPath,
@@ -58,15 +59,15 @@ SHAPES = {"circle": f"{__name__}:CirclePart", "square": f"{__name__}:SquarePart"
 
 @dataclass(frozen=True)
 class Frame:
-    """Its halves must fit together."""
+    """A part of its own."""
 
     left: Fraction = 0.0
     right: Fraction = 1.0
     note: str = ""
-
-    def __post_init__(self):
-        if self.left >= self.right:
-            raise SettingError(f"got {self.left}; allowed: below right", key="left")
+    between: Annotated[tuple[float, float], Check(lambda pair: pair[0] < pair[1], "[low, high], low below high")] = (
+        0.0,
+        1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,8 @@ def test_an_alias_stands_for_its_anchor(folder):
         ),
         ("path: 5", "2: path: got 5 (quote it to make it text); allowed: a file that is there"),
         ('log: ""', "2: log: got ''; allowed: a path"),
-        ("frame: 5", "2: frame: got 5; allowed: a mapping with left, right and note"),
-        ("frame: {left: 1}", "2: frame.left: got 1; allowed: below right"),
-        ("frame: {right: 0}", "2: frame.left: got 0.0; allowed: below right"),
+        ("frame: 5", "2: frame: got 5; allowed: a mapping with left, right, note and between"),
+        ("frame: {between: [2, 1]}", "2: frame.between: got [2, 1]; allowed: [low, high], low below high"),
         ("shape: {}", "2: shape.type: missing; allowed: circle | square"),
         ("shape: circle", "2: shape: got 'circle'; allowed: a mapping with a type: circle, square"),
         ("shape: {type: }", "2: shape.type: got nothing; allowed: circle | square"),
@@ -691,11 +691,21 @@ def test_a_variables_value_is_never_printed(folder, monkeypatch, key, value):
 
 
 def test_a_fields_own_check_shows_a_variable_by_its_name(folder, monkeypatch):
-    """What a dataclass says of its fields together does not show it either."""
+    """What is wrong with items together does not show it either."""
     monkeypatch.setenv("PASSWORD", "0.8125")
-    assert mistakes("name: a\nframe:\n  left: ${PASSWORD}\n  right: 0.5\n") == [
-        "3: frame.left: got ${PASSWORD}; allowed: below right"
+    assert mistakes("name: a\nframe:\n  between:\n    - ${PASSWORD}\n    - 0.5\n") == [
+        "3: frame.between: got [${PASSWORD}, 0.5]; allowed: [low, high], low below high"
     ]
+
+
+def test_no_message_after_reading_shows_a_variable(folder, monkeypatch):
+    """What is found wrong later, with the value in hand, still shows the variable's name."""
+    monkeypatch.setenv("PASSWORD", "hunter22")
+    (folder / "toy.yaml").write_text("name: rtsp://me:${PASSWORD}@host\n")
+    loaded = config.load(folder / "toy.yaml", Toy)
+    assert loaded.value.name == "rtsp://me:hunter22@host"
+    shown = loaded.locate(SettingError("rtsp://me:hunter22@host does not answer", key="name"))
+    assert shown.endswith("toy.yaml:1: name: rtsp://me:${PASSWORD}@host does not answer")
 
 
 def test_variables_can_be_left_alone(folder):
@@ -754,7 +764,7 @@ def test_later_mistakes_are_put_in_their_place(folder, key, line):
         (int, "a whole number"),
         (str | None, "text"),
         (Annotated[Path, InputPath("pictures")], "a picture, a folder or a glob that is there"),
-        (Annotated[dict[str, Any], Partial(Frame)] | None, "a mapping with left, right and note"),
+        (Annotated[dict[str, Any], Partial(Frame)] | None, "a mapping with left, right, note and between"),
         (Manifest, "a mapping with format, name, version, "),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 from edge_runner.errors import ConfigError, ModelError, OutputError, SettingError
 from edge_runner.frame import Geometry, Picture, Shot, Stamp
 from edge_runner.output.base import Output
+from edge_runner.output.publisher import Publisher
 from edge_runner.pipeline import Pipeline
 from edge_runner.pipeline import assemble as assemble_whole
 from edge_runner.result import Result
@@ -36,11 +37,11 @@ class Kept(Output):
     def open(self) -> None:
         self.opened += 1
 
-    def write(self, result: Result, picture: Picture) -> None:
+    def write(self, result: Result, shot: Shot) -> None:
         if self.broken:
             raise OutputError("the cable was cut")
         self.results.append(result)
-        self.pictures.append(picture.copy())
+        self.pictures.append(shot.picture.copy())
 
     def close(self) -> None:
         self.closed += 1
@@ -58,8 +59,8 @@ def fitted(pipeline: Pipeline, *outputs: Kept) -> Pipeline:
     return Pipeline(
         pipeline.settings,
         pipeline.engine,
-        pipeline.camera,
-        {f"outputs.{n}": o for n, o in enumerate(outputs)},
+        pipeline.feed,
+        Publisher({f"outputs.{n}": o for n, o in enumerate(outputs)}),
         lambda: True,
     )
 
@@ -109,7 +110,7 @@ class TestStep:
     def test_clock(self, assemble: Assemble, configure: Any, synced: bool, said: str) -> None:
         """A result says whether its time can be trusted."""
         pipeline = assemble(configure(), synced=lambda: synced)
-        pipeline.outputs = {}
+        pipeline.publisher.outputs = {}
         assert pipeline.step(shot((1, 0, 0))).clock == said
 
 
@@ -125,7 +126,7 @@ class TestBrokenOutput:
             pipeline.step(shot((1, 0, 0)))
         assert [r.seq for r in good.results] == [1, 2, 3, 4, 5, 6]
         assert [r.seq for r in broken.results] == [1, 5, 6]
-        assert pipeline.counts.lost == {"outputs.0": 3}
+        assert pipeline.publisher.lost == {"outputs.0": 3}
         messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert len(messages) == 2
         assert "outputs.0: the cable was cut" in messages[0]

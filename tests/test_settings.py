@@ -223,8 +223,9 @@ def test_mistakes_of_the_other_sections(text, line):
 @pytest.mark.parametrize("crop", ["[0.5, 0, 0.6, 1]", "[0, 0.1, 1, 1]", "[0, 0, 0, 1]", "[0, 0, 1, 0]"])
 def test_a_crop_outside_the_frame_is_told(crop):
     """A crop that reaches over the frame's edge, or has nothing in it, names the key's line."""
+    allowed = "x, y, width, height as fractions (0 to 1) of the upright frame, within it and not empty"
     assert mistakes(f"camera:\n  type: pattern\n  crop: {crop}\nmodel: {{path: m.tflite}}\n") == [
-        f"3: camera.crop: got {crop}; allowed: x, y, width, height as fractions of the upright frame, within it"
+        f"3: camera.crop: got {crop}; allowed: {allowed}"
     ]
 
 

@@ -24,8 +24,6 @@ ROUNDING = 1e-9  # 0.7 + 0.3 may exceed 1
 
 
 def _within_frame(crop: tuple[Any, ...]) -> bool:
-    if None in crop:
-        return True  # an item was wrong by itself, and that was said
     x, y, width, height = crop
     return bool(min(width, height) > 0 and max(x + width, y + height) <= 1 + ROUNDING)
 
@@ -51,7 +49,7 @@ class CameraConfig:
     flip: Literal["none", "horizontal", "vertical"] = "none"
     crop: Crop = (0.0, 0.0, 1.0, 1.0)
     max_fps: Positive | None = None
-    start_timeout: Duration = 30.0
+    start_timeout: Annotated[Duration, Range(0, above=True)] = 30.0
 
 
 class Camera(ABC):

@@ -38,7 +38,7 @@ class _Slot:
 
 
 class Feed(ABC):
-    """Prepared shots of one camera, in order. Enter it, wait for its descriptor to be readable, then `take`, and `release` when done.
+    """Prepared shots of one camera, in order. Enter it, wait until its descriptor is readable, `take`, and `release` when done.
 
     `live` says whether frames are dropped to stay fresh, `skipped` counts a file's unreadable frames. It can be entered again.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_runner.camera.base import Camera, CameraConfig, now
-from edge_runner.camera.feed import SLOTS_AHEAD, Feed
+from edge_runner.camera.feed import SLOTS_AHEAD, ThreadFeed
 from edge_runner.camera.pattern import Pattern, PatternConfig
 from edge_runner.errors import CameraError
 from edge_runner.frame import Picture, Stamp
@@ -67,7 +67,7 @@ def test_order_and_completeness(shots: Any) -> None:
 
 def test_input_belongs_to_its_frame(shrink: Any) -> None:
     """The prepared input is that of the same frame as the picture."""
-    with Feed(Numbered(frames=20), shrink) as feed:
+    with ThreadFeed(Numbered(frames=20), shrink) as feed:
         while True:
             feed.want()
             shot = feed.take()
@@ -87,7 +87,7 @@ def test_damaged_frames_are_passed_over(shots: Any) -> None:
 def test_nothing_is_overwritten_before_release(shrink: Any) -> None:
     """As many frames as there are slots are read ahead; each holds until it is given back."""
     camera = Numbered(frames=40)
-    with Feed(camera, shrink) as feed:
+    with ThreadFeed(camera, shrink) as feed:
         feed.want()
         held = [feed.take() for _ in range(SLOTS_AHEAD)]
         feed.want()
@@ -108,7 +108,7 @@ def test_nothing_is_overwritten_before_release(shrink: Any) -> None:
 
 def test_live_camera_has_one_slot(shrink: Any) -> None:
     """A live camera's frame is taken when it is wanted, not read ahead."""
-    with Feed(Pattern(PatternConfig(width=64, height=48, fps=100)), shrink) as feed:
+    with ThreadFeed(Pattern(PatternConfig(width=64, height=48, fps=100)), shrink) as feed:
         feed.want()
         first = feed.take()
         assert first is not None
@@ -124,7 +124,7 @@ def test_live_camera_has_one_slot(shrink: Any) -> None:
 
 def test_waits_on_its_descriptor(shrink: Any) -> None:
     """The descriptor is readable exactly when there is something to take: a shot, or the end."""
-    with Feed(Numbered(frames=1), shrink) as feed:
+    with ThreadFeed(Numbered(frames=1), shrink) as feed:
         assert not select.select([feed], [], [], 0.05)[0]
         feed.want()
         assert select.select([feed], [], [], 5)[0]
@@ -138,7 +138,7 @@ def test_waits_on_its_descriptor(shrink: Any) -> None:
 def test_error_is_raised_where_it_can_be_acted_on(shrink: Any) -> None:
     """What the camera raises, take() raises, after the frames before it; the camera is closed."""
     camera = Numbered(frames=10, fails_at=3)
-    with Feed(camera, shrink) as feed:
+    with ThreadFeed(camera, shrink) as feed:
         feed.want()
         assert [shot.stamp.number for shot in (feed.take(), feed.take()) if shot] == [1, 2]
         with pytest.raises(CameraError, match="the cable was pulled"):
@@ -150,7 +150,7 @@ def test_error_of_opening(shrink: Any) -> None:
     """A camera that does not open says so in take()."""
     camera = Numbered()
     camera.open = lambda: (_ for _ in ()).throw(CameraError("busy"))  # type: ignore[method-assign]
-    with Feed(camera, shrink) as feed:
+    with ThreadFeed(camera, shrink) as feed:
         feed.want()
         with pytest.raises(CameraError, match="busy"):
             feed.take()
@@ -174,7 +174,7 @@ def test_close_leaves_nothing(shrink: Any, taken: int) -> None:
     camera = Numbered(frames=20)
     for _ in range(5):
         camera.number = 0
-        feed = Feed(camera, shrink)
+        feed = ThreadFeed(camera, shrink)
         with feed:
             feed.want()
             for _ in range(taken):
@@ -190,10 +190,10 @@ def test_close_leaves_nothing(shrink: Any, taken: int) -> None:
 @pytest.mark.usefixtures("nothing_left")
 def test_close_after_an_error(shrink: Any) -> None:
     """An error, and the end, leave nothing behind either."""
-    with Feed(Numbered(frames=0), shrink) as feed:
+    with ThreadFeed(Numbered(frames=0), shrink) as feed:
         feed.want()
         assert feed.take() is None
-    with Feed(Numbered(fails_at=1), shrink) as feed:
+    with ThreadFeed(Numbered(fails_at=1), shrink) as feed:
         feed.want()
         with pytest.raises(CameraError):
             feed.take()
@@ -223,7 +223,7 @@ def test_pictures_are_upright(shots: Any, rotate: int, flip: str) -> None:
 def test_steady_state_allocates_no_pictures(shrink: Any, view: dict[str, Any]) -> None:
     """Once every slot has its buffers, nothing of a picture's size is allocated any more."""
     size = (480, 640)
-    with Feed(Numbered(frames=60, size=size, **view), shrink) as feed:
+    with ThreadFeed(Numbered(frames=60, size=size, **view), shrink) as feed:
 
         def turn(times: int) -> None:
             for _ in range(times):

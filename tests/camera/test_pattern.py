@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runner.camera.feed import Feed
+from edge_runner.camera.feed import ThreadFeed
 from edge_runner.camera.pattern import BARS, Pattern, PatternConfig, still
 from edge_runner.frame import Picture
 
@@ -81,7 +81,7 @@ def test_open_begins_anew() -> None:
 def test_dropped_frames_are_counted(shrink: Any) -> None:
     """Every frame is either taken or counted as dropped."""
     taken = []
-    with Feed(camera(fps=200), shrink) as feed:
+    with ThreadFeed(camera(fps=200), shrink) as feed:
         for pause_s in (0, 0.05, 0, 0.1):
             feed.want()
             shot = feed.take()

@@ -14,6 +14,7 @@ from bundles import RECIPE, make_bundle
 
 from edge_runner.errors import EXIT_CONFIG, EdgeRunnerError, ModelError, SettingError
 from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL, ModelConfig, open_model, read_manifest, sha256_of
+from edge_runner.model.interpreter import find_runtime
 
 CHANGES_EACH = 25
 NO_GOOD = "f" * 64
@@ -50,7 +51,7 @@ def test_opens(bundle: Path, data: Path) -> None:
     assert model.manifest.preprocess == RECIPE
     assert model.manifest == read_manifest(bundle)
     assert model.graph.ending(0) == "SOFTMAX"
-    interpreter = model.load(ModelConfig(path=bundle))
+    interpreter = model.load(find_runtime())
     assert (interpreter.inputs, interpreter.outputs) == (model.manifest.inputs, model.manifest.outputs)
 
 

@@ -256,7 +256,7 @@ def test_refused(data: Path, name: str) -> None:
     """A model that the runtime cannot run is refused in one line that names it, what it lacks, and what to do."""
     settings = ModelConfig(path=data / f"{name}.tflite")
     with pytest.raises(ModelError) as caught:
-        open_model(settings).load(settings)
+        open_model(settings).load(find_runtime())
     assert str(caught.value) == f"{settings.path} {REFUSED[name].format(runtime=find_runtime())}"
     assert caught.value.key == "model.path"
 

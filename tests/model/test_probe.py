@@ -113,9 +113,8 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child runs with as many threads as the model will."""
     seen = []
     monkeypatch.setattr(bundle, "probe", lambda content, runtime, threads, flex: seen.append(threads))
-    monkeypatch.setattr(bundle, "thread_count", lambda wanted: 3)
     settings = ModelConfig(path=COLOUR)
-    assert open_model(settings).load(settings).threads == 3
+    assert open_model(settings).load(find_runtime(), 3).threads == 3
     assert seen == [3]
 
 
@@ -123,7 +122,7 @@ def test_only_bare_files(monkeypatch: pytest.MonkeyPatch, digits: Path) -> None:
     """A bundle, whose hashes vouch for it, starts without the child."""
     monkeypatch.setattr(bundle, "probe", lambda *_: pytest.fail("probed"))
     settings = ModelConfig(path=digits)
-    open_model(settings).load(settings)
+    open_model(settings).load(find_runtime())
 
 
 def test_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edge_runner.errors import OutputError, SettingError
@@ -22,7 +21,7 @@ from edge_runner.output.jsonl import TAIL_BYTES, JsonLines, JsonLinesConfig
 from edge_runner.result import Result
 
 Make = Callable[..., Result]
-PICTURE = np.zeros((4, 4, 3), np.uint8)
+SHOT: Any = None  # a file of lines needs no picture
 
 
 def output(path: Path) -> JsonLines:
@@ -33,7 +32,7 @@ def written(path: Path, *results: Result) -> None:
     subject = output(path)
     subject.open()
     for result in results:
-        subject.write(result, PICTURE)
+        subject.write(result, SHOT)
     subject.close()
 
 
@@ -44,7 +43,7 @@ def test_a_line_each(tmp_path: Path, result: Make) -> None:
     subject.open()
     results = [result(("Käse", 0.5), seq=n) for n in range(1, 4)]
     for number, made in enumerate(results, 1):
-        subject.write(made, PICTURE)
+        subject.write(made, SHOT)
         assert path.read_bytes() == "".join(r.line() + "\n" for r in results[:number]).encode("utf-8")
     subject.close()
 
@@ -63,7 +62,7 @@ def test_open_and_close_twice(tmp_path: Path, result: Make, nothing_left: None) 
     for _ in range(2):
         subject.open()
         subject.open()
-        subject.write(result(), PICTURE)
+        subject.write(result(), SHOT)
         subject.close()
         subject.close()
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
@@ -86,9 +85,21 @@ def test_torn_tail_of_a_large_file(tmp_path: Path, result: Make) -> None:
     """Only the file's end is looked at, and nothing whole is lost."""
     path = tmp_path / "out.jsonl"
     whole = b'{"seq": 1}\n' * (2 * TAIL_BYTES // 11)
-    path.write_bytes(whole + b'{"seq": 2')
+    path.write_bytes(whole + b'{"schema": 1, "seq": 2')
     written(path)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", [b"a diary\nwithout an end", b"\xff\xd8 picture", b"x" * (TAIL_BYTES + 5), b'{"other": 1}']
+)
+def test_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    """A file that does not end as a file of results does is refused, and stays as it is."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(SettingError, match="is no file of results"):
+        output(path).open()
+    assert path.read_bytes() == content
 
 
 def test_whole_file_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +118,7 @@ class TestFullDisk:
         subject = output(Path("/dev/full"))
         subject.open()
         with pytest.raises(OutputError, match="/dev/full: no space left on device"):
-            subject.write(result(), PICTURE)
+            subject.write(result(), SHOT)
         subject.close()
 
     def test_room_for_half_a_line(self, tmp_path: Path, result: Make) -> None:

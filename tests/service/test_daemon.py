@@ -20,6 +20,7 @@ from edge_runner.errors import CameraError, NoFrameError, OutputError
 from edge_runner.frame import Stamp
 from edge_runner.pipeline import Counts, Pipeline
 from edge_runner.service import daemon
+from edge_runner.service.signals import STOPPING, Signals
 
 Assemble = Callable[..., Pipeline]
 
@@ -35,6 +36,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def run(pipeline: Pipeline) -> None:
+    with Signals() as signals:
+        daemon.run(pipeline, signals)
 
 
 class TestSignals:
@@ -80,11 +86,11 @@ class TestSignals:
     @pytest.mark.usefixtures("nothing_left")
     def test_handlers_are_put_back(self) -> None:
         """Afterwards the process handles signals as before."""
-        before = [signal.getsignal(number) for number in daemon.STOPPING]
-        with daemon.Signals() as signals:
+        before = [signal.getsignal(number) for number in STOPPING]
+        with Signals() as signals:
             os.kill(os.getpid(), signal.SIGTERM)
             assert signals.take() == "SIGTERM"
-        assert [signal.getsignal(number) for number in daemon.STOPPING] == before
+        assert [signal.getsignal(number) for number in STOPPING] == before
         assert signal.set_wakeup_fd(-1) == -1
 
 
@@ -126,7 +132,7 @@ class TestMaxFps:
         camera = {"type": "images", "path": "p", "max_fps": 20}
         pipeline = assemble(configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
         started = time.monotonic()
-        daemon.run(pipeline)
+        run(pipeline)
         assert time.monotonic() - started >= 8 / 20
         assert [r["frame"] for r in lines(tmp_path / "out.jsonl")] == list(range(1, 10))
 
@@ -156,7 +162,7 @@ def run_for(pipeline: Pipeline, seconds: float) -> None:
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     try:
-        daemon.run(pipeline)
+        run(pipeline)
     finally:
         timer.cancel()
         timer.join()
@@ -165,13 +171,13 @@ def run_for(pipeline: Pipeline, seconds: float) -> None:
 class TestEnds:
     @pytest.mark.usefixtures("nothing_left")
     def test_end_of_a_file(
-        self, assemble: Assemble, configure: Any, colours: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+        self, assemble: Assemble, configure: Any, colours: Path, caplog: pytest.LogCaptureFixture, capfd: Any
     ) -> None:
         """A file that ends, ends the run, with one line on what it did."""
         caplog.set_level("INFO")
         (colours / "2 damaged.jpg").write_bytes(b"")
-        daemon.run(assemble(configure(camera={"type": "images", "path": "colours"})))
-        assert [json.loads(line)["source"] for line in capsys.readouterr().out.splitlines()] == [
+        run(assemble(configure(camera={"type": "images", "path": "colours"})))
+        assert [json.loads(line)["source"] for line in capfd.readouterr().out.splitlines()] == [
             "1.png",
             "2.png",
             "3.png",
@@ -185,7 +191,7 @@ class TestEnds:
         """A file without a single readable frame is a failure."""
         (tmp_path / "a.jpg").write_bytes(b"")
         with pytest.raises(CameraError, match="no frame could be read") as caught:
-            daemon.run(assemble(configure(camera={"type": "images", "path": "a.jpg"})))
+            run(assemble(configure(camera={"type": "images", "path": "a.jpg"})))
         assert (caught.value.key, caught.value.exit_code) == ("camera.path", 1)
 
     @pytest.mark.usefixtures("nothing_left")
@@ -204,7 +210,7 @@ class TestEnds:
         outputs = [{"type": "jsonl", "path": "out.jsonl"}]
         pipeline = assemble(configure(camera={"type": "images", "path": "colours"}, outputs=outputs))
         with pytest.raises(CameraError, match="the cable was pulled") as caught:
-            daemon.run(pipeline)
+            run(pipeline)
         assert caught.value.key == "camera.path"
         assert [r["seq"] for r in lines(tmp_path / "out.jsonl")] == [1, 2]
 
@@ -212,7 +218,7 @@ class TestEnds:
         """Results of a file that could not be kept are a failure: they would not come again by themselves."""
         outputs = [{"type": "jsonl", "path": "/dev/full"}]
         with pytest.raises(OutputError, match=r"results were lost: 3 at outputs\.0"):
-            daemon.run(assemble(configure(camera={"type": "images", "path": "colours"}, outputs=outputs)))
+            run(assemble(configure(camera={"type": "images", "path": "colours"}, outputs=outputs)))
 
     def test_lost_results_of_a_camera(self, assemble: Assemble, configure: Any) -> None:
         """A live camera that is stopped ends well, though its output is broken."""
@@ -220,25 +226,25 @@ class TestEnds:
 
 
 class TestOnce:
-    def test_one_frame(self, assemble: Assemble, configure: Any, colours: Path, capsys: Any) -> None:
+    def test_one_frame(self, assemble: Assemble, configure: Any, colours: Path, capfd: Any) -> None:
         """One frame is taken, and one result written."""
         daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
-        [line] = capsys.readouterr().out.splitlines()
+        [line] = capfd.readouterr().out.splitlines()
         assert (json.loads(line)["seq"], json.loads(line)["source"]) == (1, "1.png")
 
-    def test_first_that_can_be_read(self, assemble: Assemble, configure: Any, colours: Path, capsys: Any) -> None:
+    def test_first_that_can_be_read(self, assemble: Assemble, configure: Any, colours: Path, capfd: Any) -> None:
         """A damaged first picture does not count."""
         (colours / "0.png").write_bytes(b"")
         daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
-        assert json.loads(capsys.readouterr().out)["source"] == "1.png"
+        assert json.loads(capfd.readouterr().out)["source"] == "1.png"
 
     @pytest.mark.usefixtures("nothing_left")
     def test_no_frame_in_time(self, assemble: Assemble, configure: Any) -> None:
         """Where no frame comes within `start_timeout`, that is said, with the time."""
         camera = {"type": "pattern", "fps": 4, "start_timeout": "50ms"}
         pipeline = assemble(configure(camera=camera))
-        grab = pipeline.camera.grab
-        pipeline.camera.grab = lambda: grab() and grab()  # type: ignore[method-assign]
+        grab = pipeline.feed.camera.grab
+        pipeline.feed.camera.grab = lambda: grab() and grab()  # type: ignore[method-assign]
         started = time.monotonic()
         with pytest.raises(NoFrameError, match=r"no frame within 0\.05 s") as caught:
             daemon.once(pipeline)

@@ -207,8 +207,8 @@ class TestLabels:
         ("labels", "hint"),
         [
             (LABELS[:3], "probably has a background row: try 'background' as a first line"),
-            (("background", *LABELS), "no class for the first line, 'background': remove that line"),
-            ((*LABELS, "Background"), "no class for the last line, 'background': remove that line"),
+            (("background", *LABELS), "probably no class for the first line, 'background'"),
+            ((*LABELS, "Background"), "probably no class for the last line, 'background'"),
             ((*LABELS, "emu"), "a line is missing, or one too many"),
             (("background", *LABELS[:2]), "a line is missing, or one too many"),
             (LABELS[:2], "another model's file"),

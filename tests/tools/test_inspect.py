@@ -21,7 +21,7 @@ def test_bare_file(run_cli: Any, data: Path) -> None:
     text = done.stdout
     assert text.startswith(f"{data / 'labelled.tflite'}: labelled ")
     assert "  AVERAGE_POOL_2D              v1   x1\n" in text
-    assert f"labels: 3 from the metadata of {data / 'labelled.tflite'}: red, green, blue\n" in text
+    assert f"labels: 3 from the metadata of {data / 'labelled.tflite'}: 'red', 'green', 'blue'\n" in text
     assert "  input   'picture' float32 [1, 8, 8, 3]\n" in text
     assert "float32 [1, 3]\n" in text
     assert text.endswith("  ends in SOFTMAX\n")
@@ -36,7 +36,7 @@ def test_bundle(digits: Path) -> None:
     assert "recipe: crop area gray, mean [0.0], std [255.0]" in text
     assert f"proof: verdict: {says['proof']['verdict']}" in text or f"verdict: {says['proof']['verdict']}" in text
     assert "labels: 10 from " in text
-    assert ": 0, 1, 2, 3, 4, 5, 6, 7, …" in text
+    assert ": '0', '1', '2', '3', '4', '5', '6', '7', …" in text
 
 
 @pytest.mark.parametrize(

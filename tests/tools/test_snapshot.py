@@ -17,7 +17,7 @@ from edge_runner.camera.base import Camera
 from edge_runner.errors import OutputError
 from edge_runner.frame import Picture
 from edge_runner.pipeline import Pipeline
-from edge_runner.tools.snapshot import GAP_PX, snapshot, write_picture
+from edge_runner.tools.snapshot import GAP_PX, check_target, snapshot, write_picture
 
 Assemble = Callable[..., Pipeline]
 
@@ -37,7 +37,7 @@ def scene(tmp_path: Path) -> Path:
 def looking(assemble: Assemble, configure: Any, scene: Path) -> Callable[..., Pipeline]:
     def make(**camera: Any) -> Pipeline:
         pipeline = assemble(configure(camera={"type": "images", "path": "scene.png", **camera}))
-        pipeline.outputs = {}
+        pipeline.publisher.outputs = {}
         return pipeline
 
     return make
@@ -94,8 +94,8 @@ class TestPicture:
         """Camera and descriptors are given back."""
         pipeline = looking()
         closed: list[Camera] = []
-        close = pipeline.camera.close
-        pipeline.camera.close = lambda: closed.append(pipeline.camera) or close()
+        close = pipeline.feed.camera.close
+        pipeline.feed.camera.close = lambda: closed.append(pipeline.feed.camera) or close()
         snapshot(pipeline, str(tmp_path / "aim.jpg"))
         assert closed
 
@@ -141,9 +141,10 @@ class TestFile:
         ("name", "why"),
         [
             ("a.xyz", r"OpenCV cannot write '\.xyz' pictures; use \.jpg or \.png"),
-            ("nowhere/a.jpg", "no such file or directory"),
-            ("file/a.jpg", "not a directory"),
-            ("folder", "is a directory"),
+            ("nowhere/a.jpg", "is no folder"),
+            ("file/a.jpg", "is no folder"),
+            ("folder", "names no file"),
+            ("", "names no file"),
         ],
     )
     def test_where_it_cannot_be(self, tmp_path: Path, name: str, why: str) -> None:
@@ -151,7 +152,7 @@ class TestFile:
         (tmp_path / "file").write_text("")
         (tmp_path / "folder").mkdir()
         with pytest.raises(OutputError, match=why) as caught:
-            write_picture(self.PICTURE, str(tmp_path / name))
+            check_target(str(tmp_path / name) if name else "")
         assert caught.value.exit_code == 1
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
@@ -191,10 +192,11 @@ class TestCommand:
 
     def test_no_frame(self, run_cli: Any, configure: Any, tmp_path: Path) -> None:
         """Without a frame it is 69, and there is no file."""
-        path = configure(camera={"type": "pattern", "start_timeout": "0s"})
+        (tmp_path / "a.jpg").write_text("no picture")
+        path = configure(camera={"type": "images", "path": "a.jpg"})
         done = run_cli("snapshot", "--config", path, "-o", "aim.jpg")
         assert done.returncode == 69
-        assert "camera.start_timeout: no frame within 0 s" in done.stderr
+        assert "camera.path: no frame could be read" in done.stderr
         assert not (tmp_path / "aim.jpg").exists()
 
     def test_locked_folder(self, run_cli: Any, configure: Any, lock: Any, scene: Path, tmp_path: Path) -> None:

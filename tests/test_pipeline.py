@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import make_bundle
 
 from edge_runner.errors import ConfigError, ModelError, OutputError, SettingError
 from edge_runner.frame import Geometry, Picture, Shot, Stamp
@@ -280,3 +281,29 @@ class TestBundle:
         assert pipeline.engine.preprocessor.recipe.resize == "letterbox"
         warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
         assert warnings == ["preprocess.resize: letterbox overrides the bundle's crop"]
+
+
+class TestManifestsTask:
+    @pytest.mark.parametrize(
+        ("task", "says"),
+        [
+            ({"type": "fly"}, r"is for the task 'fly'; this edge-runner knows classify"),
+            ({"type": "classify", "decoder": "auto"}, "decoder: unknown key"),
+            ({"type": "classify", "score_threshold": "high"}, "score_threshold: got 'high'"),
+        ],
+    )
+    def test_is_checked(self, configure: Any, tmp_path: Path, data: Path, task: dict[str, Any], says: str) -> None:
+        """A bundle for a task that this version does not know, or with a key that it does not, is refused at the start."""
+        bundle = make_bundle(tmp_path / "bundle", data / "colour.tflite", task=task)
+        path = configure(model={"path": str(bundle)}, preprocess=None)
+        with pytest.raises(ModelError, match=says) as caught:
+            assemble_whole(load_settings(path))
+        assert caught.value.exit_code == 78
+
+    def test_threads_hide_nothing(self, configure: Any, tmp_path: Path, data: Path) -> None:
+        """Too many threads are told beside the other mistakes."""
+        (tmp_path / "labels.txt").write_text("a\nb\n")
+        model = {"path": str(data / "colour.tflite"), "labels": "labels.txt", "threads": 4096}
+        with pytest.raises(ConfigError) as caught:
+            assemble_whole(load_settings(configure(model=model)))
+        assert [line.split(": ")[1] for line in caught.value.problems] == ["model.threads", "model.labels"]

@@ -167,7 +167,7 @@ outputs:
         ),
         (
             "camera: {type: pattern, start_timeout: 30}\n",
-            "1: camera.start_timeout: got 30 without a unit; allowed: a duration such as 500ms, 30s, 5m or 1h",
+            "1: camera.start_timeout: got 30 without a unit; allowed: a duration such as 500ms, 30s, 5m or 1h, above 0",
         ),
     ],
 )

@@ -6,16 +6,20 @@ import select
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Shrink
 
 from edge_runner.camera.base import Camera, CameraConfig, now
-from edge_runner.camera.feed import SLOTS_AHEAD, ThreadFeed
+from edge_runner.camera.feed import SLOTS_AHEAD, ThreadFeed, make_feed
+from edge_runner.camera.images import ImagesConfig
 from edge_runner.camera.pattern import Pattern, PatternConfig
 from edge_runner.errors import CameraError
-from edge_runner.frame import Picture, Stamp
+from edge_runner.frame import Picture, Stamp, TensorSpec
+from edge_runner.model.preprocess import Preprocessor, Recipe
 
 
 class Numbered(Camera):
@@ -253,3 +257,47 @@ def test_frame_size_may_change(shots: Any) -> None:
 
     camera.retrieve = retrieve  # type: ignore[method-assign]
     assert [picture.shape for _, picture in shots(camera)] == [(16, 12, 3), (10, 20, 3)] * 4
+
+
+def test_can_be_entered_again(colours: Path) -> None:
+    """A feed that was left, in the middle or at its end, begins anew."""
+    feed = make_feed(ImagesConfig(path=colours), Shrink())
+    for most in (1, 10, 10):
+        with feed:
+            sources = []
+            while len(sources) < most:
+                feed.want()
+                shot = feed.take()
+                if shot is None:
+                    break
+                sources.append(shot.stamp.source)
+                feed.release(shot)
+        assert sources == ["1.png", "2.png", "3.png"][:most]
+
+
+def test_each_feed_prepares_for_itself(colours: Path) -> None:
+    """What prepares the input is copied for each feed: its buffers serve one thread at a time."""
+    prepare = Preprocessor(Recipe("rgb", (0.0,), (1.0,)), TensorSpec("x", (1, 8, 8, 3), "float32"))
+    feeds = [make_feed(ImagesConfig(path=colours), prepare) for _ in range(2)]
+    with feeds[0], feeds[1]:
+        for feed in feeds:
+            feed.want()
+            assert feed.take() is not None
+    assert prepare._scratch == {}, "the original was used"
+
+
+def test_loop_ends_where_the_pictures_vanish(colours: Path) -> None:
+    """A loop over pictures that cannot be read any more ends, and does not spin."""
+    feed = make_feed(ImagesConfig(path=colours, loop=True), Shrink())
+    with feed:
+        feed.want()
+        assert feed.take() is not None
+        for path in colours.iterdir():
+            path.unlink()
+        for _ in range(20):
+            shot = feed.take()
+            if shot is None:
+                return
+            feed.release(shot)
+            feed.want()
+    pytest.fail("it goes on")

@@ -214,3 +214,10 @@ def test_no_video_exits_with_78(tmp_path: Path, run_cli: Any, configure: Any) ->
     assert done.stderr == (
         f"edge-runner: error: {path}:4: camera.path: {tmp_path / 'film.mp4'} is no video that OpenCV can read\n"
     )
+
+
+def test_what_follows_the_last_box_is_no_damage(tmp_path: Path, shots: Shots) -> None:
+    """Bytes after a whole MP4 cost no frame."""
+    path = film(tmp_path / "film.mp4", "mp4v")
+    path.write_bytes(path.read_bytes() + b"\xff\xff\xff\xffjunkjunk")
+    assert len(shots(camera(path))) == FRAMES

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 from edge_runner.builder.build import Order, build
 from edge_runner.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EdgeRunnerError
@@ -16,6 +16,7 @@ from edge_runner.model.preprocess import Color, Interpolation, Recipe, Resize
 from edge_runner.task import TASKS
 
 PROGRAM = "edge-runner"
+TAKE_DASHES = ("--normalize", "--mean", "--std")
 
 # The name, mean and std, and the one colour that it goes with. Source of the last two: keras.applications.imagenet_utils,
 # modes "caffe" and "torch"; the latter's figures are of 0..1, here times 255.
@@ -31,12 +32,11 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...], Color | No
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build one bundle; return the exit code, as the board's commands do."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         recipe = _recipe(options)
     except ValueError as error:
-        parser.print_usage(sys.stderr)
-        return _failed(str(error), EXIT_USAGE)
+        parser.error(str(error))
     order = Order(
         model=options.model,
         output=options.output,
@@ -64,8 +64,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_DONE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Usage errors end as all others do: one line, `edge-runner: error: …`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {message}; see {self.prog} --help\n")
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--normalize -1..1` as `--normalize=-1..1`: argparse takes what begins with a dash for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in TAKE_DASHES and not argument.startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="build_model.sh",
         description="Turn a SavedModel into a bundle that is proven to run on the board.",
         allow_abbrev=False,

@@ -117,7 +117,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(model, options, says, build
     assert done.returncode == 78, done.stderr
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("build_model.sh: error: ")
+    assert done.stderr.startswith("edge-runner: error: ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,6 +34,16 @@ def test_a_recipe_that_is_not_said_is_a_usage_error(options, says, tmp_path):
     done = build(tmp_path, "--output", tmp_path / "out", *options)
     assert done.returncode == 2
     assert says in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("edge-runner: error: ")
+
+
+@pytest.mark.parametrize(
+    "option", [("--normalize", "-1..1"), ("--mean", "-1,-2,-3", "--std", "1"), ("--normalize=-1..1",)]
+)
+def test_values_may_begin_with_a_dash(option, tmp_path):
+    """`--normalize -1..1` is understood as it is written."""
+    done = build(tmp_path, "--output", tmp_path / "out", *option)
+    assert done.returncode == 78, "it came as far as looking for the model"
 
 
 def test_no_saved_model_says_what_is_missing(tmp_path):

@@ -197,7 +197,8 @@ class TestFailures:
         (tmp_path / "site" / package).mkdir(parents=True)
         (tmp_path / "site" / package / "__init__.py").write_text("raise ImportError('not for this processor')")
         env = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{Path(cli.__file__).parents[1]}"}
-        message = failed(run_cli("--config", configure(), env=env), 78)
+        wanted = f"model.runtime={package.replace('_', '-')}"
+        message = failed(run_cli("--config", configure(), "--set", wanted, env=env), 78)
         assert "model.runtime" in message
         assert "not for this processor" in message
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Shrink
 
 from edge_runner.camera.base import Camera, CameraConfig, now
 from edge_runner.camera.feed import SLOTS_AHEAD, ThreadFeed, make_feed
@@ -259,9 +258,9 @@ def test_frame_size_may_change(shots: Any) -> None:
     assert [picture.shape for _, picture in shots(camera)] == [(16, 12, 3), (10, 20, 3)] * 4
 
 
-def test_can_be_entered_again(colours: Path) -> None:
+def test_can_be_entered_again(colours: Path, shrink: Any) -> None:
     """A feed that was left, in the middle or at its end, begins anew."""
-    feed = make_feed(ImagesConfig(path=colours), Shrink())
+    feed = make_feed(ImagesConfig(path=colours), shrink)
     for most in (1, 10, 10):
         with feed:
             sources = []
@@ -286,9 +285,9 @@ def test_each_feed_prepares_for_itself(colours: Path) -> None:
     assert prepare._scratch == {}, "the original was used"
 
 
-def test_loop_ends_where_the_pictures_vanish(colours: Path) -> None:
+def test_loop_ends_where_the_pictures_vanish(colours: Path, shrink: Any) -> None:
     """A loop over pictures that cannot be read any more ends, and does not spin."""
-    feed = make_feed(ImagesConfig(path=colours, loop=True), Shrink())
+    feed = make_feed(ImagesConfig(path=colours, loop=True), shrink)
     with feed:
         feed.want()
         assert feed.take() is not None

@@ -64,10 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except EdgeRunnerError as error:
         loaded = getattr(options, "loaded", None)
-        return _failed(options.debug, loaded.locate(error) if loaded and error.key else str(error), error.exit_code)
+        message = str(error) if not loaded else loaded.locate(error) if error.key else loaded.masked(str(error))
+        return _failed(options.debug, message, error.exit_code)
     except Exception as error:
+        loaded = getattr(options, "loaded", None)
         message = f"unexpected {type(error).__name__}: {error}; run it with --debug for the traceback"
-        return _failed(options.debug, message, EXIT_FAILED)
+        return _failed(options.debug, loaded.masked(message) if loaded else message, EXIT_FAILED)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -159,7 +159,7 @@ outputs:
         ),
         (
             "camera: {type: pattern, max_fps: 0}\n",
-            "1: camera.max_fps: got 0; allowed: a number above 0",
+            "1: camera.max_fps: got 0; allowed: a number from 0.0001 to 10000",
         ),
         (
             "camera: {type: pattern, flip: both}\n",

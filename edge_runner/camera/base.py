@@ -32,7 +32,7 @@ Crop = Annotated[
     tuple[Fraction, Fraction, Fraction, Fraction],
     Check(_within_frame, "x, y, width, height as fractions (0 to 1) of the upright frame, within it and not empty"),
 ]
-Positive = Annotated[float, Range(0, above=True)]
+Rate = Annotated[float, Range(0.0001, 10_000)]  # a second; the slowest is one in three hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class CameraConfig:
     rotate: Literal[0, 90, 180, 270] = 0
     flip: Literal["none", "horizontal", "vertical"] = "none"
     crop: Crop = (0.0, 0.0, 1.0, 1.0)
-    max_fps: Positive | None = None
+    max_fps: Rate | None = None
     start_timeout: Annotated[Duration, Range(0, above=True)] = 30.0
 
 

@@ -44,11 +44,10 @@ class Feed(ABC):
     """
 
     live: bool
-    skipped: int
 
+    @property
     @abstractmethod
-    def verify(self) -> None:
-        """Raise SettingError for what is wrong with the camera and can be known without a frame."""
+    def skipped(self) -> int: ...
 
     @abstractmethod
     def __enter__(self) -> Feed: ...
@@ -92,11 +91,8 @@ class ThreadFeed(Feed):
         self._thread: threading.Thread | None = None
 
     @property
-    def skipped(self) -> int:  # type: ignore[override]
+    def skipped(self) -> int:
         return self.camera.skipped
-
-    def verify(self) -> None:
-        self.camera.verify()
 
     def __enter__(self) -> ThreadFeed:
         self._idle = list(self._slots)

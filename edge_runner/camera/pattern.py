@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 
-from edge_runner.camera.base import Camera, CameraConfig, Positive
+from edge_runner.camera.base import Camera, CameraConfig, Rate
 from edge_runner.fields import Range
 from edge_runner.frame import Picture, Stamp
 
-# BGR of the bars of ITU-R BT.1729 from left to right, at full level: white, yellow, cyan, green, magenta, red, blue, black.
+# BGR of a television test card's bars, from left to right: white, yellow, cyan, green, magenta, red, blue, black.
 BARS = ((255, 255, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 0, 255), (0, 0, 255), (255, 0, 0), (0, 0, 0))
 SECONDS_A_TURN = 4.0
 
@@ -26,7 +26,7 @@ class PatternConfig(CameraConfig):
     type: Literal["pattern"] = "pattern"
     width: Annotated[int, Range(16, 7680)] = 640
     height: Annotated[int, Range(16, 4320)] = 480
-    fps: Positive = 30.0
+    fps: Rate = 30.0
 
 
 class Pattern(Camera):

@@ -65,6 +65,7 @@ class Pipeline:
         self.publisher = publisher
         self.counts = Counts()
         self._synced = synced
+        self._doubted = False
 
     def __enter__(self) -> Pipeline:
         with ExitStack() as stack:
@@ -85,6 +86,9 @@ class Pipeline:
         answers = self.engine.task.decode(tensors, shot.geometry)
         ended = time.perf_counter()
         timing_ms = {**shot.timing_ms, "inference": (inferred - started) * 1e3, "postprocess": (ended - inferred) * 1e3}
+        if answers.doubt and not self._doubted:
+            self._doubted = True
+            log.warning("%s: %s (said once)", self.engine.model.path, answers.doubt)
         self._count(shot, timing_ms)
         result = self._result(shot, answers, timing_ms)
         self.publisher.publish(result, shot)

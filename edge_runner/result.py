@@ -29,9 +29,10 @@ class Classification:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a task makes of one frame; just its own kind is set."""
+    """What a task makes of one frame; just its own kind is set. `doubt` says why it is probably not to be trusted."""
 
     classifications: tuple[Classification, ...] | None = None
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from edge_runner.result import Result
 from edge_runner.settings import load_settings
 
 Assemble = Callable[..., Pipeline]
+DATA = Path(__file__).parent / "data"
+LOGITS = {"path": str(DATA / "logits.tflite"), "labels": str(DATA / "colours.txt")}
 
 
 class Kept(Output):
@@ -113,6 +115,17 @@ class TestStep:
         pipeline = assemble(configure(), synced=lambda: synced)
         pipeline.publisher.outputs = {}
         assert pipeline.step(shot((1, 0, 0))).clock == said
+
+
+class TestDoubt:
+    def test_is_said_once(self, assemble: Assemble, configure: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """An answer that is probably wrong is warned of once, not with each frame."""
+        pipeline = fitted(assemble(configure(task={"activation": "none"}, model=LOGITS)))
+        for _ in range(3):
+            pipeline.step(shot((1, 0, 0)))
+        assert [r.getMessage() for r in caplog.records if "set task.activation" in r.getMessage()] == [
+            caplog.messages[-1]
+        ]
 
 
 class TestBrokenOutput:

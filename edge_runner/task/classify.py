@@ -19,6 +19,8 @@ from edge_runner.task.base import ModelFacts, Task, check_labels
 
 Activation = Literal["none", "softmax", "sigmoid"]
 
+SCORE_ROUNDING = 0.01  # a softmax may end a little above 1
+
 # What still has to be done to the values that an operator makes, to have scores.
 ACTIVATION_AFTER: dict[str, Activation] = {
     "SOFTMAX": "none",
@@ -64,15 +66,25 @@ class Classify(Task):
 
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """The best classes over their thresholds, best first, equal ones by index. `tensors` is one, of real values."""
+        doubt = self._doubt(tensors[0])
         scores = self.scores(tensors[0])
         kept = np.flatnonzero(scores >= self._thresholds)
         best = kept[np.argsort(-scores[kept], kind="stable")][: self.max_results]
-        return Answers(classifications=tuple(Classification(self.labels[i], int(i), float(scores[i])) for i in best))
+        found = tuple(Classification(self.labels[i], int(i), float(scores[i])) for i in best)
+        return Answers(classifications=found, doubt=doubt)
 
     def scores(self, output: Tensor) -> Tensor:
         """Scores float64 [classes], 0..1, of the output's real values."""
         scores = activate(output.reshape(-1).astype(np.float64), self.activation)
         return np.array([1.0 - scores[0], scores[0]]) if self.binary else scores
+
+    def _doubt(self, output: Tensor) -> str | None:
+        low, high = float(output.min()), float(output.max())
+        if math.isnan(low):
+            return "the model's output is not a number (NaN); is the recipe, or the model, broken?"
+        if self.activation == "none" and (low < -SCORE_ROUNDING or high > 1 + SCORE_ROUNDING):
+            return f"scores from {low:.4g} to {high:.4g} are cut to 0..1; set task.activation to softmax or sigmoid"
+        return None
 
     def same_answer(self, expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
         """Another best class counts only where the expected one leads by more than the tolerance."""

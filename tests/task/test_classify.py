@@ -273,3 +273,21 @@ def test_draw() -> None:
         rows, columns = np.nonzero((picture != 90).any(axis=2))
         assert 0 < rows.max() < 60
         assert columns.min() < 20
+
+
+class TestDoubt:
+    @pytest.mark.parametrize("values", [(0.1, 0.9, 0.0, 0.0), (0.0, 1.004, 0.0, -0.003)])
+    def test_scores_are_believed(self, values: tuple[float, ...]) -> None:
+        """Scores of 0..1, rounding or not, raise no doubt."""
+        assert task().decode([np.array([values], np.float32)], WHERE).doubt is None
+
+    def test_not_a_number(self) -> None:
+        """NaN is told, not passed over as an empty answer."""
+        found = task().decode([np.array([[0.1, np.nan, 0.2, 0.3]], np.float32)], WHERE)
+        assert found.doubt is not None
+        assert "NaN" in found.doubt
+
+    def test_logits_taken_for_scores(self) -> None:
+        """Values far outside 0..1 that are taken for scores are told, with the key that mends it."""
+        found = task(activation="none").decode([np.array([[7.0, -3.0, 0.2, 0.3]], np.float32)], WHERE)
+        assert found.doubt == "scores from -3 to 7 are cut to 0..1; set task.activation to softmax or sigmoid"

@@ -58,6 +58,16 @@ class ModelError(EdgeRunnerError, ValueError):
     exit_code = EXIT_CONFIG
 
 
+class Several(EdgeRunnerError):
+    """More than one thing is wrong; `errors` holds each."""
+
+    exit_code = EXIT_CONFIG
+
+    def __init__(self, errors: Sequence[EdgeRunnerError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = list(errors)
+
+
 class RuntimeMissingError(EdgeRunnerError, ImportError):
     """No usable TensorFlow Lite interpreter is installed."""
 

@@ -13,7 +13,7 @@ from edge_runner import config
 from edge_runner.camera import CAMERAS
 from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.config import Loaded
-from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, blamed
+from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, Several, blamed
 from edge_runner.fields import load
 from edge_runner.frame import Shot
 from edge_runner.model import goldens
@@ -146,16 +146,6 @@ def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: Fals
     return Pipeline(settings, engine, feed, Publisher(outputs), synced)
 
 
-class Several(EdgeRunnerError):
-    """More than one thing is wrong with the model."""
-
-    exit_code = SettingError.exit_code
-
-    def __init__(self, errors: list[EdgeRunnerError]) -> None:
-        super().__init__("\n".join(map(str, errors)))
-        self.errors = errors
-
-
 def build_engine(settings: Settings) -> Engine:
     """Load the model and fit recipe, task and labels to it; raise what is wrong with them, all at once."""
     model = open_model(settings.model)
@@ -206,8 +196,8 @@ def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any])
         task_config = config.check({**says, **given}, cls.Config, f"the task of {model.path}")
     except ConfigError as error:
         raise ModelError("; ".join(error.problems), key="task") from error
-    endings = tuple(model.graph.ending(i) for i in range(len(interpreter.outputs)))
-    task: Task = cls(task_config, ModelFacts(interpreter.outputs, endings, model.labels, model.labels_source))
+    facts = ModelFacts(interpreter.outputs, model.graph.endings(), model.labels, model.labels_source)
+    task: Task = cls(task_config, facts)
     return task
 
 

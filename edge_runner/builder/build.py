@@ -189,8 +189,7 @@ def _assemble(order: Order, pictures: Sequence[Picture], folder: Path, facts: di
 
 def _task(order: Order, interpreter: Interpreter, graph: Graph, labels: tuple[str, ...] | None) -> Task:
     cls = load(TASKS[order.task])
-    endings = tuple(graph.ending(i) for i in range(len(interpreter.outputs)))
-    task: Task = cls(cls.Config(), ModelFacts(interpreter.outputs, endings, labels, str(order.labels)))
+    task: Task = cls(cls.Config(), ModelFacts(interpreter.outputs, graph.endings(), labels, str(order.labels)))
     return task
 
 

@@ -46,6 +46,10 @@ class Graph:
             counts[operator.name, operator.version] = counts.get((operator.name, operator.version), 0) + 1
         return [(name, version, count) for (name, version), count in sorted(counts.items())]
 
+    def endings(self) -> tuple[str, ...]:
+        """The `ending` of every output."""
+        return tuple(map(self.ending, range(len(self.outputs))))
+
     def ending(self, output: int) -> str:
         """The name of the operator that makes the values of the output in this position, looking through changes of form.
 

@@ -181,8 +181,8 @@ def _refuse_open_sizes(inputs: list[dict[str, Any]]) -> None:
         signature = [int(n) for n in details["shape_signature"]]
         if -1 in signature[1:]:
             raise ModelError(
-                f"leaves the size of input '{details['name']}' open, {signature}; rebuild it with a fixed one"
-                " (scripts/build_model.sh --input-shape 1,H,W,C)"
+                f"leaves the size of input '{details['name']}' open, {signature};"
+                " export the model with a fixed size and build it again"
             )
 
 

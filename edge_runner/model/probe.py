@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -77,10 +78,8 @@ def _noise(spec: TensorSpec) -> Tensor:
 
 def _bound_memory() -> None:
     """A damaged file may ask for any amount: refuse what this machine does not have."""
-    try:
+    with suppress(ImportError, ValueError, OSError):  # not every system's way; the time limit holds all the same
         import resource
 
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    except (ImportError, ValueError, OSError):
-        pass  # not this system's way; the time limit still holds

@@ -32,14 +32,14 @@ def run(pipeline: Pipeline, signals: Signals) -> None:
         log.info("stopped: %s", stopped)
     log.info("%s", summary(pipeline.counts, pipeline.feed.skipped))
     if not stopped:
-        _refuse_nothing(pipeline)
+        _require_results(pipeline)
 
 
 def once(pipeline: Pipeline) -> None:
     """One frame, one result. Raise NoFrameError where no frame comes, and OutputError where the result could not be kept."""
     with first_shot(pipeline) as shot:
         pipeline.step(shot)
-    _refuse_nothing(pipeline)
+    _require_results(pipeline)
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def _loop(pipeline: Pipeline, signals: Signals) -> str:
         feed.release(shot)
 
 
-def _refuse_nothing(pipeline: Pipeline) -> None:
+def _require_results(pipeline: Pipeline) -> None:
     """A run that ended by itself has to have done its work."""
     if not pipeline.counts.results:
         raise CameraError("no frame could be read", key="camera.path")

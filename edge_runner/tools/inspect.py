@@ -32,8 +32,7 @@ def report(path: Path) -> Iterator[str]:
     for kind, specs in (("input", interpreter.inputs), ("output", interpreter.outputs)):
         for spec in specs:
             yield f"  {kind:<7} {describe_tensor(spec)}"
-    endings = [model.graph.ending(i) or "nothing" for i in range(len(interpreter.outputs))]
-    yield f"  ends in {', '.join(endings)}"
+    yield f"  ends in {', '.join(ending or 'nothing' for ending in model.graph.endings())}"
 
 
 def describe_tensor(spec: TensorSpec) -> str:

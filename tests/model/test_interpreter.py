@@ -205,8 +205,7 @@ def test_open_sizes(load: Callable[[str], Interpreter]) -> None:
     with pytest.raises(ModelError) as caught:
         load("any_size")
     assert str(caught.value) == (
-        "leaves the size of input 'picture' open, [1, -1, -1, 3]; rebuild it with a fixed one"
-        " (scripts/build_model.sh --input-shape 1,H,W,C)"
+        "leaves the size of input 'picture' open, [1, -1, -1, 3]; export the model with a fixed size and build it again"
     )
     module._refuse_open_sizes([{"name": "picture", "shape_signature": np.array([-1, 8, 8, 3])}])  # an open batch is 1
 

@@ -208,7 +208,8 @@ def replay_goldens(model: Model, interpreter: Interpreter) -> None:
     task = build_task(model, interpreter, {})
     found = goldens.recipe_differences(stored, model.manifest.preprocess)
     if not found:
-        bound = Preprocessor(model.manifest.preprocess, interpreter.inputs[0])
+        recipe = model.manifest.preprocess
+        bound = Preprocessor(recipe, interpreter.inputs[0]) if recipe else None
         found = goldens.replay(stored, bound, interpreter, task.same_answer)
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -229,14 +230,14 @@ def _each(error: EdgeRunnerError) -> list[EdgeRunnerError]:
 
 def _recipe(settings: Settings, model: Model) -> Recipe:
     given = dict(settings.preprocess or {})
-    if model.manifest:
-        says = goldens.recipe_dict(model.manifest.preprocess)
-        _log_overrides("preprocess", given, says)
-        return Recipe(**{**model.manifest.preprocess.__dict__, **given})
+    bundled = model.manifest and model.manifest.preprocess
+    if bundled:
+        _log_overrides("preprocess", given, goldens.recipe_dict(bundled) or {})
+        return Recipe(**{**bundled.__dict__, **given})
     missing = [key for key in ("color", "mean", "std") if key not in given]
     if missing:
         raise SettingError(
-            f"a bare .tflite does not say how its pictures are prepared; set {', '.join(missing)}"
+            f"{model.path} does not say how its pictures are prepared; set {', '.join(missing)}"
             " (as it was trained: the model sees (x - mean) / std, with x in 0..255)",
             key="preprocess",
         )

@@ -28,11 +28,31 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class RawTensor:
+    """An output as it is: `values` flat, in the order of C, numbers of `dtype`; real values where it was quantised."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    values: tuple[float | int | bool | None, ...]
+
+    def plain(self) -> dict[str, Any]:
+        values = [rounded(value) if isinstance(value, float) else value for value in self.values]
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype, "values": values}
+
+
+@dataclass(frozen=True)
 class Answers:
     """What a task makes of one frame; just its own kind is set. `doubt` says why it is probably not to be trusted."""
 
     classifications: tuple[Classification, ...] | None = None
+    tensors: tuple[RawTensor, ...] | None = None
     doubt: str | None = None
+
+    def words(self) -> list[str]:
+        """Each answer in a word or two, for people."""
+        named = [f"{c.label} {c.score:.3f}" for c in self.classifications or ()]
+        return named + [f"{t.name} {list(t.shape)}" for t in self.tensors or ()]
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,8 @@ class Result:
         fields["timing_ms"] = {stage: round(ms, MILLISECOND_DIGITS) for stage, ms in self.timing_ms.items()}
         if self.answers.classifications is not None:
             fields["classifications"] = [c.plain() for c in self.answers.classifications]
+        if self.answers.tensors is not None:
+            fields["tensors"] = [tensor.plain() for tensor in self.answers.tensors]
         return fields
 
     def line(self) -> str:

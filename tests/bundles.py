@@ -39,7 +39,7 @@ def make_goldens(content: bytes, recipe: Recipe = RECIPE, tolerance: float = TOL
         prepared: Tensor = np.empty(preprocessor.shape, preprocessor.dtype)
         preprocessor(picture, prepared)
         outputs = interpreter.run(prepared)
-        items.append(Golden(picture, prepared, outputs, [output.copy() for output in outputs]))
+        items.append(Golden(picture, [prepared], outputs, [output.copy() for output in outputs]))
     return Goldens(recipe_dict(recipe), [tolerance] * len(interpreter.outputs), items)
 
 

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
 
-from edge_runner.builder.build import Order, build
+from edge_runner.builder.build import build
+from edge_runner.builder.order import AUTO_MODES, DEFAULT_MAX_LOSS, DEFAULT_TARGET, MODES, IoType, Order
+from edge_runner.builder.progress import Progress
+from edge_runner.builder.recipes import NORMALIZATIONS
 from edge_runner.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EdgeRunnerError
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Color, Interpolation, Recipe, Resize
 from edge_runner.task import TASKS
 
 PROGRAM = "edge-runner"
+COMMAND = "scripts/build_model.sh"
 TAKE_DASHES = ("--normalize", "--mean", "--std")
-
-# The name, mean and std, and the one colour that it goes with. Source of the last two: keras.applications.imagenet_utils,
-# modes "caffe" and "torch"; the latter's figures are of 0..1, here times 255.
-NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...], Color | None]] = {
-    "raw": ((0.0,), (1.0,), None),
-    "0..1": ((0.0,), (255.0,), None),
-    "-1..1": ((127.5,), (127.5,), None),
-    "keras-caffe": ((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), "bgr"),
-    "keras-torch": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "rgb"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build one bundle; return the exit code, as the board's commands do."""
     parser = _parser()
-    options = parser.parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(_joined(given))
     try:
         recipe = _recipe(options)
     except ValueError as error:
         parser.error(str(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is taken away
     order = Order(
         model=options.model,
         output=options.output,
@@ -48,19 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         version=options.model_version,
         labels=options.labels,
         calibration=options.calibration,
+        evaluate=options.evaluate,
+        max_loss=options.max_loss,
         signature=options.signature,
+        input_shape=options.input_shape,
+        target=options.target,
         force=options.force,
         verbose=options.verbose,
+        command=shlex.join([COMMAND, *given]),
     )
     try:
-        manifest = build(order)
+        manifest = build(order, Progress(_say))
     except KeyboardInterrupt:
         return _failed("interrupted; nothing was changed", EXIT_FAILED)
     except (EdgeRunnerError, OSError) as error:
         if options.verbose:
             traceback.print_exc()
         return _failed(str(error), getattr(error, "exit_code", EXIT_FAILED))
-    print(_report(options.output, manifest))
+    print("\n".join(_summary(manifest)))
     return EXIT_DONE
 
 
@@ -89,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a SavedModel into a bundle that is proven to run on the board.",
         allow_abbrev=False,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a SavedModel's folder")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a SavedModel's folder, a .keras or an .h5 file")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="the bundle's folder; an older bundle is replaced"
     )
@@ -105,12 +108,38 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resize", choices=get_args(Resize), default="stretch")
     parser.add_argument("--interpolation", choices=get_args(Interpolation), default="linear")
     parser.add_argument("--color", choices=get_args(Color), help="default: rgb, or what --normalize goes with")
-    parser.add_argument("--quantize", choices=("none", "int8"), default="none")
     parser.add_argument(
-        "--io-type", choices=("float32", "int8", "uint8"), default="int8", help="of an int8 model's input and output"
+        "--quantize",
+        choices=(*MODES, "auto"),
+        default="none",
+        help=f"auto: the first of {', '.join(AUTO_MODES)} that loses no more than --max-loss (default: %(default)s)",
     )
-    parser.add_argument("--calibration", type=Path, metavar="DIR", help="pictures like the camera's, also the proof's")
+    parser.add_argument(
+        "--io-type", choices=get_args(IoType), help="of an int8 model's input and output (default: int8)"
+    )
+    parser.add_argument(
+        "--calibration", type=Path, metavar="IMAGES_DIR|FILE.npz", help="samples like the camera's, also the proof's"
+    )
+    parser.add_argument(
+        "--evaluate", type=Path, metavar="DIR", help="labelled pictures, one sub-folder a label: is the recipe right?"
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=DEFAULT_MAX_LOSS,
+        metavar="X",
+        help="the fraction of answers that may change, with --evaluate of accuracy that may go (default: %(default)s)",
+    )
     parser.add_argument("--signature", metavar="NAME", help="default: serving_default")
+    parser.add_argument(
+        "--input-shape", type=_shape, metavar="N,H,W,C", help="where the model leaves its input's size open"
+    )
+    parser.add_argument(
+        "--target",
+        default=DEFAULT_TARGET,
+        metavar="RUNTIME==VERSION",
+        help="what the board has; the model must load and run under it (default: %(default)s)",
+    )
     parser.add_argument("--force", action="store_true", help="keep a result that fails its proof, marked as failed")
     parser.add_argument("--verbose", action="store_true", help="show TensorFlow's own words")
     return parser
@@ -123,9 +152,18 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"got '{text}'; one number, or one a channel with commas between") from None
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
-    """Raise ValueError where the normalisation is not said, or said twice."""
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
+    if not all(sizes):
+        raise argparse.ArgumentTypeError(f"got '{text}'; whole numbers above 0 with commas between, as 1,224,224,3")
+    return sizes
+
+
+def _recipe(options: argparse.Namespace) -> Recipe | None:
+    """None for a raw task of which nothing is said. Raise ValueError where the normalisation is not said, or said twice."""
     said = options.mean is not None or options.std is not None
+    if options.task == "raw" and not said and options.normalize is None:
+        return None
     if said == (options.normalize is not None) or (options.mean is None) != (options.std is None):
         allowed = f"--normalize {' | '.join(NORMALIZATIONS)}, or --mean and --std"
         raise ValueError(f"say once how the model's pictures were normalised in training; allowed: {allowed}")
@@ -135,14 +173,23 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return Recipe(options.color or color or "rgb", mean, std, options.resize, options.interpolation)
 
 
-def _report(output: Path, manifest: Manifest) -> str:
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _summary(manifest: Manifest) -> Iterator[str]:
     proof = manifest.proof
-    return (
-        f"{output}: {manifest.name} {manifest.version}, {manifest.quantization}, loads under {', '.join(manifest.runtimes)}\n"
-        f"proof {proof['verdict']}: {proof['answers_changed']:.1%} of the answers to"
-        f" {proof['pictures']} pictures changed, max abs error {proof['max_abs_error']:g}, cosine {proof['cosine']:g};"
-        f" recipe {proof['recipe']}"
+    yield f"{manifest.name} {manifest.version}, {manifest.quantization}, loaded under {', '.join(manifest.runtimes)}"
+    worst = max(output["max_abs_error"] for output in proof["outputs"])
+    yield (
+        f"proof {proof['verdict']}: {proof['changed']:.1%} of the answers to {proof['samples']} samples changed,"
+        f" max abs error {worst:g}"
     )
+    if "evaluation" in proof:
+        yield "top-1: SavedModel {saved_model_top1:.1%}, .tflite {tflite_top1:.1%}".format(**proof["evaluation"])
+    yield f"recipe {proof['recipe']}"
+    if not proof["target"].startswith(manifest.runtimes[0].split()[0]):
+        yield f"target {proof['target']}; the board's own `edge-runner check` completes the proof"
 
 
 def _failed(message: str, code: int) -> int:

@@ -1,29 +1,32 @@
-"""One build: SavedModel -> .tflite -> proof -> bundle, written beside its place and renamed into it."""
+"""One build: a SavedModel in, a bundle out that is proven to load on the target and to give the SavedModel's answers."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
 import platform
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from edge_runner import __version__
-from edge_runner.builder import convert
-from edge_runner.builder.pictures import golden_pictures, made_up_pictures, noisy, read_pictures
-from edge_runner.errors import ModelError, OutputError, SettingError
-from edge_runner.fields import load
-from edge_runner.frame import Picture, Tensor
+from edge_runner.builder import evaluate
+from edge_runner.builder.order import Mode, Order, check_order
+from edge_runner.builder.progress import Progress
+from edge_runner.builder.proof import Comparison, compared, make_goldens
+from edge_runner.builder.recipes import check_scaling
+from edge_runner.builder.report import REPORT_HTML, REPORT_MD, Account, GoldenView, html, markdown
+from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
+from edge_runner.builder.samples import Pictures, Samples, golden_pictures, made_up_pictures
+from edge_runner.builder.savedmodel import SavedModel
+from edge_runner.builder.stage import commit, staged
+from edge_runner.builder.trial import Evaluation, RecipeTrial, Trial
+from edge_runner.builder.workbench import Built, Reference, Workbench, hash_of
+from edge_runner.builder.worker import Worker
+from edge_runner.errors import EdgeRunnerError, ModelError
+from edge_runner.frame import Geometry, Tensor
 from edge_runner.model.bundle import (
     FORMAT,
     GOLDENS,
@@ -35,255 +38,251 @@ from edge_runner.model.bundle import (
     Used,
     sha256_of,
 )
-from edge_runner.model.flatbuffer import Graph, read_graph
-from edge_runner.model.goldens import Golden, Goldens, recipe_dict
-from edge_runner.model.interpreter import Interpreter, find_runtime
-from edge_runner.model.labels import read_labels
-from edge_runner.model.preprocess import Preprocessor, Recipe
-from edge_runner.task import TASKS
-from edge_runner.task.base import ModelFacts, Task
+from edge_runner.model.goldens import Goldens, compare
+from edge_runner.model.interpreter import Interpreter
+from edge_runner.model.preprocess import Preprocessor
+from edge_runner.task.base import Task
+from edge_runner.task.classify import Classify
 
-PICTURES_LEAST = 20  # for calibration
-LOSS_MOST = 0.01  # the fraction of answers that a conversion may change
-TOLERANCE_STEPS, TOLERANCE_OF_RANGE, TOLERANCE_DRIFTS = 3, 0.001, 4
+NOT_VERIFIED = "not verified"
+NO_PICTURES = "none: it is not fed pictures"
+WORDS_MOST = 3
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to build."""
+class Tried:
+    """One mode's model with what was measured of it."""
 
-    model: Path
-    output: Path
-    name: str
-    task: str
-    recipe: Recipe
-    quantize: Literal["none", "int8"] = "none"
-    io_type: Literal["float32", "int8", "uint8"] = "int8"
-    version: str | None = None
-    labels: Path | None = None
-    calibration: Path | None = None
-    signature: str | None = None
-    force: bool = False
-    verbose: bool = False
+    trial: Trial
+    built: Built
+    comparison: Comparison
 
 
-def build(order: Order) -> Manifest:
-    """Build a bundle in `order.output`; raise ModelError or SettingError, with nothing left behind, where it cannot be."""
+def build(order: Order, progress: Progress) -> Manifest:
+    """Build a bundle in `order.output`; raise EdgeRunnerError, with nothing left behind, where it cannot be."""
     check_order(order)
-    pictures = read_pictures(order.calibration) if order.calibration else made_up_pictures()
-    if order.quantize != "none" and len(pictures) < PICTURES_LEAST and not order.force:
-        raise SettingError(
-            f"{order.calibration} holds {len(pictures)} pictures; calibration wants {PICTURES_LEAST} (or --force)"
-        )
-    order.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{order.output.name}.", dir=order.output.parent) as work:
-        folder = Path(work)
-        facts = _convert(order, pictures, folder)
-        manifest = _assemble(order, pictures, folder, facts)
-        if manifest.proof["verdict"] != "passed" and not order.force:
-            raise ModelError(
-                f"the converted model changes {manifest.proof['answers_changed']:.1%} of the answers to"
-                f" {manifest.proof['pictures']} pictures; allowed {LOSS_MOST:.1%} (--force keeps it, marked as failed)"
-            )
-        for name in (convert.ANSWERS, convert.FACTS):
-            (folder / name).unlink()
-        _replace(folder, order.output)
+    with (
+        staged(order.output) as stage,
+        tempfile.TemporaryDirectory(prefix="edge-runner-") as scratch,
+        Worker(
+            SavedModel, order.model, Path(scratch), order.signature, order.input_shape, verbose=order.verbose
+        ) as worker,
+    ):
+        bench = Workbench(order, progress, worker, Path(scratch))
+        for line in bench.found.lines():
+            progress.say(line)
+        manifest = _assemble(bench, stage)
+        name = f"{manifest.name}-{manifest.version}"
+        progress.say(f"{order.output} and {commit(stage, order.output, name)}")
     return manifest
 
 
-def check_order(order: Order) -> None:
-    """Raise for what is wrong and can be known without TensorFlow."""
-    missing = [name for name in ("saved_model.pb", "variables") if not (order.model / name).exists()]
-    if missing:
-        raise ModelError(
-            f"{order.model} is no SavedModel: {' and '.join(missing)} missing; export one with model.export(…)"
+def _assemble(bench: Workbench, stage: Path) -> Manifest:
+    """Everything between a model that could be opened and a bundle's files in `stage`."""
+    order = bench.order
+    if order.recipe and not order.force:
+        check_scaling(order.recipe, bench.found.scaling)
+    bench.calibration  # noqa: B018  (raises before the first conversion)
+    plain = bench.built("none")
+    recipes = _recipes(bench, plain)
+    samples = bench.labelled.pictures if bench.labelled else bench.calibration
+    reference = bench.answers(samples, "verification")
+    outcomes = [_tried(bench, mode, plain, samples, reference) for mode in order.modes]
+    chosen = _chosen(order, outcomes)
+    found = _evaluation(bench, recipes, chosen)
+    goldens = _goldens(bench, chosen.built, samples)
+    manifest = _written(bench, stage, chosen, goldens, found)
+    account = Account(
+        order=order,
+        found=bench.found,
+        manifest=manifest,
+        chosen=chosen.trial.mode,
+        trials=tuple(o.trial if isinstance(o, Tried) else o for o in outcomes),
+        scatters=chosen.comparison.scatters(),
+        goldens=_views(goldens, chosen.built, order),
+        evaluation=found,
+    )
+    (stage / REPORT_MD).write_text(markdown(account), "utf-8")
+    (stage / REPORT_HTML).write_text(html(account), "utf-8")
+    return manifest
+
+
+def _recipes(bench: Workbench, plain: Built) -> tuple[RecipeTrial, ...]:
+    """How every recipe fares on the labelled pictures; raise ModelError where another than the ordered one is right."""
+    if not (bench.labelled and bench.order.recipe):
+        return ()
+    assert isinstance(plain.task, Classify)
+    searched = bench.labelled.some(evaluate.SEARCHED_MOST)
+    with bench.progress.bar("every recipe", len(searched.truths)) as done:
+        trials = evaluate.search(searched, bench.order.recipe, plain.interpreter, plain.task, done)
+    wrong = evaluate.objection(trials)
+    if wrong and not bench.order.force:
+        raise ModelError(f"{wrong} (--force builds it as it was said)")
+    return trials
+
+
+def _tried(bench: Workbench, mode: Mode, plain: Built, samples: Samples, reference: Reference) -> Tried | Trial:
+    """Convert in one mode, and compare. With --quantize auto, a mode that cannot be is told, and not the end."""
+    try:
+        built = plain if mode == "none" else bench.built(mode)
+    except ModelError as error:
+        if bench.order.quantize != "auto":
+            raise
+        return Trial(mode, refused=str(error))
+    with bench.progress.bar(f"comparing {mode}", len(samples)) as done:
+        answers = reference.ordered(built.interpreter.outputs)
+        comparison = compared(answers, built.interpreter, samples, built.task, done)
+    loss = changed = comparison.changed / comparison.samples
+    accuracy = None
+    if bench.labelled:
+        before, accuracy = (
+            evaluate.accuracy(w, bench.labelled.truths) for w in (comparison.expected, comparison.winners)
         )
-    if order.quantize != "none" and not order.calibration:
-        raise SettingError("int8 is calibrated with pictures; name a folder of them with --calibration")
-    if order.output.exists() and not order.output.is_dir():
-        raise SettingError(f"{order.output} is a file; --output names a folder")
-    if order.labels:
-        read_labels(order.labels)
-    if order.output.exists() and any(order.output.iterdir()) and not (order.output / MANIFEST).is_file():
-        raise SettingError(f"{order.output} is there, and is no bundle; name another --output")
+        loss = max(0.0, before - accuracy)
+    trial = Trial(mode, len(built.content), comparison.samples, changed, accuracy, loss, comparison.parities())
+    return Tried(trial, built, comparison)
 
 
-def _convert(order: Order, pictures: Sequence[Picture], folder: Path) -> dict[str, Any]:
-    """Let a child process convert; return what it found."""
-    pictures_file = folder / "pictures.npz"
-    np.savez(pictures_file, *pictures)
-    job = convert.Job(
-        model=str(order.model),
-        folder=str(folder),
-        recipe=recipe_dict(order.recipe),
-        pictures=str(pictures_file),
-        quantize=order.quantize,
-        io_type=order.io_type,
-        signature=order.signature,
+def _chosen(order: Order, outcomes: Sequence[Tried | Trial]) -> Tried:
+    """The first whose loss is within --max-loss; raise ModelError where none is, but with --force the one that loses least."""
+    tried = [outcome for outcome in outcomes if isinstance(outcome, Tried)]
+    within = [t for t in tried if t.trial.loss <= order.max_loss]
+    if within:
+        return within[0]
+    best = min(tried, key=lambda t: t.trial.loss)
+    if not order.force:
+        trial = best.trial
+        lost = (
+            f"changes {trial.changed:.1%} of the answers to {trial.samples} samples"
+            if trial.accuracy is None
+            else f"loses {trial.loss:.1%} of top-1 on {trial.samples} labelled pictures"
+        )
+        raise ModelError(
+            f"the model converted as {trial.mode} {lost}; allowed {order.max_loss:.1%}"
+            " (--max-loss allows more; --force keeps it, marked as failed)"
+        )
+    return best
+
+
+def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Tried) -> Evaluation | None:
+    """What the labelled pictures say of recipe and labels; raise ModelError where the labels are off by one."""
+    if bench.labelled is None:
+        return None
+    assert isinstance(chosen.built.task, Classify)
+    truths = bench.labelled.truths
+    saved_model, tflite = (
+        evaluate.accuracy(w, truths) for w in (chosen.comparison.expected, chosen.comparison.winners)
     )
-    environment = {
-        **os.environ,
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    command = [sys.executable, "-m", "edge_runner.builder.convert"]
-    child = subprocess.run(
-        command,
-        input=json.dumps(asdict(job)),
-        env=environment,
-        text=True,
-        capture_output=not order.verbose,
-        check=False,
+    wrong = evaluate.shifted(chosen.comparison.expected, truths)
+    if wrong and not bench.order.force:
+        raise ModelError(f"{wrong} (--force builds it all the same)")
+    return Evaluation(
+        pictures=len(truths),
+        searched=min(evaluate.SEARCHED_MOST, len(truths)),
+        saved_model=saved_model,
+        tflite=tflite,
+        trials=recipes,
+        verdict=evaluate.objection(recipes) or wrong or evaluate.verdict(saved_model, len(chosen.built.task.labels)),
     )
-    refused = folder / convert.REFUSED
-    if refused.exists():
-        raise ModelError(refused.read_text("utf-8"))
-    if child.returncode:
-        last = (child.stderr or "").strip().splitlines() or ["no word"]
-        raise ModelError(f"the conversion ended with code {child.returncode}: {last[-1]} (--verbose shows all of it)")
-    pictures_file.unlink()
-    facts: dict[str, Any] = json.loads((folder / convert.FACTS).read_text("utf-8"))
-    return facts
 
 
-def _assemble(order: Order, pictures: Sequence[Picture], folder: Path, facts: dict[str, Any]) -> Manifest:
-    """Load the result as the board does, prove it, and write the bundle's files."""
-    content = (folder / MODEL).read_bytes()
-    graph, runtime = read_graph(content), find_runtime()
-    interpreter = Interpreter(content, runtime)
-    preprocessor = Preprocessor(order.recipe, interpreter.inputs[0])
-    labels = read_labels(order.labels) if order.labels else None
-    task = _task(order, interpreter, graph, labels)
-    if labels:
-        (folder / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
-    with np.load(folder / convert.ANSWERS) as file:
-        reference = [file[name] for name in file.files]
-    proof = _proof(pictures, reference[: len(pictures)], preprocessor, interpreter, task)
-    slow = Interpreter(content, runtime, kernels="reference")
-    goldens = _goldens(pictures, reference[len(pictures) :], preprocessor, interpreter, slow)
-    (folder / GOLDENS).write_bytes(goldens.dump())
+def _goldens(bench: Workbench, built: Built, samples: Samples) -> Goldens:
+    """A few samples as goldens; raise ModelError where the target answers otherwise than this machine's runtime."""
+    if bench.order.recipe:
+        bound = Preprocessor(bench.order.recipe, built.interpreter.inputs[0])
+        source = samples if isinstance(samples, Pictures) else made_up_pictures(bench.order.recipe)
+        chosen: Samples = golden_pictures(source, bound.width, bound.height)
+    else:
+        chosen = samples.some(GOLDENS_WANTED)
+    answers = bench.answers(chosen, "goldens").ordered(built.interpreter.outputs)
+    with bench.progress.step("goldens"):
+        interpreter = Interpreter(built.content, bench.runtime)
+        slow = Interpreter(built.content, bench.runtime, kernels="reference")
+        goldens = make_goldens(chosen, answers, interpreter, slow)
+    if bench.gate and bench.gate.packages:
+        for item, outputs in zip(
+            goldens.items, bench.gate.run(built.content, [g.inputs for g in goldens.items]), strict=True
+        ):
+            wrong = compare(goldens, item, built.interpreter.outputs, outputs, built.task.same_answer)
+            if wrong:
+                raise ModelError(f"{bench.gate} does not answer as {bench.runtime} does: {wrong}")
+    return goldens
+
+
+def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, found: Evaluation | None) -> Manifest:
+    """Write the bundle's files but for the reports."""
+    order, built = bench.order, chosen.built
+    parts = {MODEL: built.content, GOLDENS: goldens.dump()}
+    if bench.labels:
+        parts[LABELS] = "".join(f"{label}\n" for label in bench.labels).encode()
+    for name, content in parts.items():
+        (stage / name).write_bytes(content)
     manifest = Manifest(
         format=FORMAT,
         name=order.name,
-        version=order.version or sha256_of(content)[:VERSION_DIGITS],
+        version=order.version or sha256_of(built.content)[:VERSION_DIGITS],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         task={"type": order.task},
         preprocess=order.recipe,
-        inputs=interpreter.inputs,
-        outputs=interpreter.outputs,
-        quantization=order.quantize,
-        operators=tuple(Used(*counted) for counted in graph.counted()),
-        runtimes=(str(runtime),),
-        files={
-            name: sha256_of((folder / name).read_bytes())
-            for name in (MODEL, LABELS, GOLDENS)
-            if (folder / name).exists()
+        inputs=built.interpreter.inputs,
+        outputs=built.interpreter.outputs,
+        quantization=built.mode,
+        operators=tuple(Used(*counted) for counted in built.graph.counted()),
+        runtimes=bench.runtimes,
+        files={name: sha256_of(content) for name, content in sorted(parts.items())},
+        source={
+            "model": order.model.resolve().name,
+            "kind": bench.found.kind,
+            "signature": bench.found.pinned.name,
+            "sha256": hash_of(order.model),
         },
-        source={"model": order.model.name, "sha256": _hash_of_tree(order.model)},
-        tools=_tools(facts),
-        proof=proof,
+        tools={
+            "edge-runner": __version__,
+            **bench.found.tools,
+            "numpy": importlib.metadata.version("numpy"),
+            "opencv": importlib.metadata.version("opencv-python-headless"),
+            "python": platform.python_version(),
+        },
+        proof=_proof(bench, chosen.trial, found),
     )
-    (folder / MANIFEST).write_bytes(manifest.dump())
+    (stage / MANIFEST).write_bytes(manifest.dump())
     return manifest
 
 
-def _task(order: Order, interpreter: Interpreter, graph: Graph, labels: tuple[str, ...] | None) -> Task:
-    cls = load(TASKS[order.task])
-    task: Task = cls(cls.Config(), ModelFacts(interpreter.outputs, graph.endings(), labels, str(order.labels)))
-    return task
+def _proof(bench: Workbench, trial: Trial, found: Evaluation | None) -> dict[str, Any]:
+    """The manifest's proof: what was measured, and the verdict on it."""
+    order = bench.order
+    proof: dict[str, Any] = {
+        "verdict": "passed" if trial.loss <= order.max_loss else "failed",
+        "samples": trial.samples,
+        "changed": round(trial.changed, 6),
+        "loss": round(trial.loss, 6),
+        "max_loss": order.max_loss,
+        "outputs": [{"name": p.output, "cosine": p.cosine, "max_abs_error": p.max_abs_error} for p in trial.parities],
+        "target": order.target if bench.gate else f"not tried: {bench.without_gate}",
+        "recipe": found.verdict if found else (NOT_VERIFIED if order.recipe else NO_PICTURES),
+    }
+    return {**proof, "evaluation": found.plain()} if found else proof
 
 
-def _proof(
-    pictures: Sequence[Picture],
-    reference: Sequence[Tensor],
-    preprocessor: Preprocessor,
-    interpreter: Interpreter,
-    task: Task,
-) -> dict[str, Any]:
-    """The .tflite's answers, through the board's recipe, against the SavedModel's own."""
-    outputs = [_run(preprocessor, interpreter, picture)[1] for picture in pictures]
-    changed = sum(bool(task.same_answer([r], o, [0.0])) for r, o in zip(reference, outputs, strict=True)) / len(
-        pictures
+def _views(goldens: Goldens, built: Built, order: Order) -> tuple[GoldenView, ...]:
+    """The goldens for the report's eyes; none of a model that is not fed pictures."""
+    if order.recipe is None:
+        return ()
+    bound = Preprocessor(order.recipe, built.interpreter.inputs[0])
+    return tuple(
+        GoldenView(
+            item.picture,
+            bound.visible(item.inputs[0]),
+            *(_words(built.task, t) for t in (item.reference, item.outputs)),
+        )
+        for item in goldens.items
+        if item.picture is not None
     )
-    ours, theirs = np.stack([o[0].ravel() for o in outputs]), np.stack([r.ravel() for r in reference])
-    cosine = float(np.sum(ours * theirs) / (np.linalg.norm(ours) * np.linalg.norm(theirs)))
-    return {
-        "verdict": "passed" if changed <= LOSS_MOST else "failed",
-        "pictures": len(pictures),
-        "answers_changed": changed,
-        "max_abs_error": float(f"{np.max(np.abs(ours - theirs)):.6g}"),
-        "cosine": float(f"{cosine:.6g}"),
-        "recipe": "not verified",
-    }
 
 
-def _goldens(
-    pictures: Sequence[Picture],
-    reference: Sequence[Tensor],
-    preprocessor: Preprocessor,
-    interpreter: Interpreter,
-    slow: Interpreter,
-) -> Goldens:
-    """A few pictures with all that the board needs to see that it answers alike."""
-    chosen = golden_pictures(pictures, preprocessor.width, preprocessor.height)
-    items = [
-        Golden(picture, *_run(preprocessor, interpreter, picture), [answer])
-        for picture, answer in zip(chosen, reference, strict=True)
-    ]
-    tolerances = []
-    for index, spec in enumerate(interpreter.outputs):
-        drift = 0.0
-        for number, item in enumerate(items):
-            others = (slow.run(item.prepared), _run(preprocessor, interpreter, noisy(item.picture, number))[1])
-            drift = max(drift, *(float(np.max(np.abs(other[index] - item.outputs[index]))) for other in others))
-        values = np.concatenate([item.outputs[index].ravel() for item in items])
-        span = float(values.max() - values.min())
-        tolerances.append(max(TOLERANCE_STEPS * spec.scale, TOLERANCE_OF_RANGE * span, TOLERANCE_DRIFTS * drift))
-    return Goldens(recipe_dict(preprocessor.recipe), tolerances, items)
-
-
-def _run(preprocessor: Preprocessor, interpreter: Interpreter, picture: Picture) -> tuple[Tensor, list[Tensor]]:
-    prepared = np.empty(preprocessor.shape, preprocessor.dtype)
-    preprocessor(picture, prepared)
-    return prepared, interpreter.run(prepared)
-
-
-def _tools(facts: dict[str, Any]) -> dict[str, str]:
-    import cv2
-
-    return {
-        "edge-runner": __version__,
-        "tensorflow": facts["tensorflow"],
-        "keras": facts["keras"],
-        "numpy": importlib.metadata.version("numpy"),
-        "opencv": cv2.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _hash_of_tree(folder: Path) -> str:
-    """One SHA-256 of a folder's files and their names."""
-    lines = [
-        f"{path.relative_to(folder)} {sha256_of(path.read_bytes())}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    return sha256_of("".join(lines).encode())
-
-
-def _replace(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place in one step, so that an interrupted build leaves the old one whole."""
-    ready = folder.with_name(f"{folder.name}.ready")
-    old = folder.with_name(f"{folder.name}.old")
+def _words(task: Task, tensors: Sequence[Tensor]) -> tuple[str, ...]:
     try:
-        folder.rename(ready)
-        folder.mkdir()  # what the temporary directory's clean-up expects
-        ready.chmod(0o755)
-        if target.exists():
-            target.rename(old)
-        ready.rename(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        for left in (ready, old):
-            shutil.rmtree(left, ignore_errors=True)
+        return tuple(task.decode(tensors, Geometry(1, 1)).words()[:WORDS_MOST])
+    except EdgeRunnerError:  # a raw output may be too long for a result
+        return ()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from edge_runner.errors import ConfigError, ModelError, SettingError
 from edge_runner.fields import InputPath, Range
 from edge_runner.frame import TensorSpec
 from edge_runner.model.flatbuffer import Graph, read_graph
+from edge_runner.model.goldens import read_goldens, recipe_differences
 from edge_runner.model.interpreter import Interpreter, Runtime, RuntimeName
 from edge_runner.model.labels import embedded_labels, read_labels
 from edge_runner.model.preprocess import Recipe
@@ -62,7 +64,7 @@ class Manifest:
     version: str
     created: str
     task: Mapping[str, Any]
-    preprocess: Recipe
+    preprocess: Recipe | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     quantization: str
@@ -149,7 +151,8 @@ def damages(folder: Path, manifest: Manifest) -> list[str]:
         or sha256_of(DIGEST.sub(b'"digest": "' + NO_DIGEST.encode() + b'"', content)) != manifest.digest
     ):
         found.append(
-            f"{folder / MANIFEST} was changed after it was built; put overrides into the configuration instead"
+            f"{folder / MANIFEST} was changed after it was built{_what_changed(folder, manifest)};"
+            " put overrides into the configuration instead"
         )
     found += [f"{folder / MANIFEST} does not list {name}" for name in (MODEL, GOLDENS) if name not in manifest.files]
     for name, expected in manifest.files.items():
@@ -161,6 +164,14 @@ def damages(folder: Path, manifest: Manifest) -> list[str]:
                 f"{path} was changed or damaged after it was built: its SHA-256 is not the manifest's; copy the bundle again"
             )
     return found
+
+
+def _what_changed(folder: Path, manifest: Manifest) -> str:
+    """The changes of a manifest that can be named: those of its recipe, which the goldens have as well."""
+    with suppress(ModelError):
+        differences = recipe_differences(read_goldens(folder / GOLDENS), manifest.preprocess)
+        return f": {'; '.join(differences)}" if differences else ""
+    return ""
 
 
 def _open_bundle(settings: ModelConfig) -> Model:

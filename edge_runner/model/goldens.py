@@ -1,7 +1,7 @@
 """Golden pictures: a bundle's proof, replayed on the board, that it prepares and answers as the workstation did.
 
 (a) the goldens' recipe is the manifest's; (b) the board prepares the stored pictures as the host did; (c) the stored inputs give
-the host's outputs, within the tolerances stored with them.
+the host's outputs, within the tolerances stored with them. A model that is not fed pictures has (c) alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Picture, Tensor
+from edge_runner.frame import Picture, Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
@@ -31,10 +32,10 @@ SameAnswer = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[float]], "st
 
 @dataclass(frozen=True)
 class Golden:
-    """One picture, uint8 [height, width, 3] BGR; its prepared input; the .tflite's and TensorFlow's outputs on the host."""
+    """One picture, uint8 [height, width, 3] BGR; the prepared inputs; the .tflite's and TensorFlow's outputs on the host."""
 
-    picture: Picture
-    prepared: Tensor
+    picture: Picture | None
+    inputs: list[Tensor]
     outputs: list[Tensor]
     reference: list[Tensor]
 
@@ -43,7 +44,7 @@ class Golden:
 class Goldens:
     """All of golden.npz. `tolerances` has one a model output, in its real values."""
 
-    recipe: dict[str, Any]
+    recipe: dict[str, Any] | None
     tolerances: list[float]
     items: list[Golden]
 
@@ -51,8 +52,10 @@ class Goldens:
         """The file's bytes, the same for equal content."""
         arrays: dict[str, Any] = {"recipe": np.array(json.dumps(self.recipe)), "tolerances": np.array(self.tolerances)}
         for number, item in enumerate(self.items):
-            arrays[f"picture_{number}"] = item.picture
-            arrays[f"input_{number}"] = item.prepared
+            if item.picture is not None:
+                arrays[f"picture_{number}"] = item.picture
+            for index, tensor in enumerate(item.inputs):
+                arrays[f"input_{number}_{index}"] = tensor
             for index, (output, reference) in enumerate(zip(item.outputs, item.reference, strict=True)):
                 arrays[f"tflite_{number}_{index}"] = output
                 arrays[f"tensorflow_{number}_{index}"] = reference
@@ -61,8 +64,10 @@ class Goldens:
         return file.getvalue()
 
 
-def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+def recipe_dict(recipe: Recipe | None) -> dict[str, Any] | None:
     """A recipe as JSON has it."""
+    if recipe is None:
+        return None
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
     return plain
 
@@ -72,35 +77,27 @@ def read_goldens(path: Path) -> Goldens:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             tolerances = [float(t) for t in file["tolerances"]]
-            outputs = range(len(tolerances))
-            count = sum(name.startswith("picture_") for name in file.files)
-            items = [
-                Golden(
-                    file[f"picture_{n}"],
-                    file[f"input_{n}"],
-                    [file[f"tflite_{n}_{i}"] for i in outputs],
-                    [file[f"tensorflow_{n}_{i}"] for i in outputs],
-                )
-                for n in range(count)
-            ]
+            count = len([name for name in file.files if re.fullmatch(r"input_\d+_0", name)])
+            items = [_item(file, number) for number in range(count)]
+            if not items or any(len(item.outputs) != len(tolerances) for item in items):
+                raise ValueError(f"{count} goldens with {len(tolerances)} tolerances")
             return Goldens(json.loads(str(file["recipe"])), tolerances, items)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path} is damaged: {error}", key="model.path") from error
 
 
-def recipe_differences(goldens: Goldens, recipe: Recipe) -> list[str]:
+def recipe_differences(goldens: Goldens, recipe: Recipe | None) -> list[str]:
     """(a) What the manifest's recipe says otherwise than the recipe that the goldens were made with."""
-    mine = recipe_dict(recipe)
-    keys = sorted(mine.keys() | goldens.recipe.keys())
+    mine, theirs = recipe_dict(recipe) or {}, goldens.recipe or {}
     return [
-        f"the manifest's preprocess.{key} is {mine.get(key)}, the goldens were made with {goldens.recipe.get(key)}"
-        for key in keys
-        if mine.get(key) != goldens.recipe.get(key)
+        f"the manifest's preprocess.{key} is {mine.get(key)}, the goldens were made with {theirs.get(key)}"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
     ]
 
 
 def replay(
-    goldens: Goldens, preprocessor: Preprocessor, interpreter: Interpreter, same_answer: SameAnswer
+    goldens: Goldens, preprocessor: Preprocessor | None, interpreter: Interpreter, same_answer: SameAnswer
 ) -> list[str]:
     """(b) and (c): a line for each way in which this machine differs from the host; empty when it does not."""
     found = []
@@ -114,12 +111,12 @@ def replay(
     return found
 
 
-def _prepares(item: Golden, preprocessor: Preprocessor) -> str | None:
+def _prepares(item: Golden, preprocessor: Preprocessor | None) -> str | None:
+    if preprocessor is None or item.picture is None or not _fit(item.inputs, [preprocessor.spec]):
+        return None
     out = np.empty(preprocessor.shape, preprocessor.dtype)
-    if item.prepared.shape != out.shape or item.prepared.dtype != out.dtype:
-        return f"its stored input is {item.prepared.dtype} {list(item.prepared.shape)}, the model's {out.dtype} {list(out.shape)}"
     preprocessor(item.picture, out)
-    levels = np.abs(preprocessor.grey_levels(out.astype(np.float64) - item.prepared.astype(np.float64)))
+    levels = np.abs(preprocessor.grey_levels(out.astype(np.float64) - item.inputs[0].astype(np.float64)))
     mean, most = float(levels.mean()), float(levels.max())
     if mean <= MEAN_LEVELS and most <= MAX_LEVELS:
         return None
@@ -130,16 +127,36 @@ def _prepares(item: Golden, preprocessor: Preprocessor) -> str | None:
 
 
 def _answers(item: Golden, goldens: Goldens, interpreter: Interpreter, same_answer: SameAnswer) -> str | None:
-    spec = interpreter.inputs[0]
-    if item.prepared.shape != spec.shape or item.prepared.dtype != spec.dtype:
-        return None  # another model's: _prepares says so
-    outputs = interpreter.run(item.prepared)
-    for spec, output, expected, tolerance in zip(
-        interpreter.outputs, outputs, item.outputs, goldens.tolerances, strict=True
-    ):
+    if not _fit(item.inputs, interpreter.inputs) or len(item.outputs) != len(interpreter.outputs):
+        stored = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in item.inputs)
+        own = ", ".join(f"{spec.dtype} {list(spec.shape)}" for spec in interpreter.inputs)
+        return f"its stored input is {stored}, the model's {own}"
+    return compare(goldens, item, interpreter.outputs, interpreter.run(*item.inputs), same_answer)
+
+
+def compare(
+    goldens: Goldens, item: Golden, specs: Sequence[TensorSpec], outputs: Sequence[Tensor], same_answer: SameAnswer
+) -> str | None:
+    """Why `outputs`, real values, are not the host's to this golden; None where they are, within the tolerances."""
+    for spec, output, expected, tolerance in zip(specs, outputs, item.outputs, goldens.tolerances, strict=True):
         if output.shape != expected.shape:
             return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
         worst = float(np.max(np.abs(output.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
         if not worst <= tolerance:
             return f"output '{spec.name}' is {worst:.6g} off the host's; allowed {tolerance:.6g}"
     return same_answer(item.outputs, outputs, goldens.tolerances)
+
+
+def _fit(tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> bool:
+    return [(t.shape, t.dtype) for t in tensors] == [(spec.shape, np.dtype(spec.dtype)) for spec in specs]
+
+
+def _item(file: Any, number: int) -> Golden:
+    """One golden out of the .npz."""
+
+    def all_of(kind: str) -> list[Tensor]:
+        count = len([name for name in file.files if re.fullmatch(rf"{kind}_{number}_\d+", name)])
+        return [file[f"{kind}_{number}_{index}"] for index in range(count)]
+
+    picture = file[f"picture_{number}"] if f"picture_{number}" in file.files else None
+    return Golden(picture, all_of("input"), all_of("tflite"), all_of("tensorflow"))

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -148,11 +148,12 @@ class Interpreter:
                 self._interpreter.allocate_tensors()
                 inputs = self._interpreter.get_input_details()
                 outputs = self._interpreter.get_output_details()
+                names = _signature_names(self._interpreter)
         except NATIVE_ERRORS as error:
             raise ModelError(_refusal(str(error), runtime, flex)) from error
         _refuse_open_sizes(inputs)
-        self.inputs = tuple(map(_spec, inputs))
-        self.outputs = tuple(map(_spec, outputs))
+        self.inputs = tuple(_spec(details, names) for details in inputs)
+        self.outputs = tuple(_spec(details, names) for details in outputs)
         self._input_views = [self._interpreter.tensor(i["index"]) for i in inputs]
         self._output_views = [self._interpreter.tensor(o["index"]) for o in outputs]
 
@@ -182,14 +183,25 @@ def _refuse_open_sizes(inputs: list[dict[str, Any]]) -> None:
         if -1 in signature[1:]:
             raise ModelError(
                 f"leaves the size of input '{details['name']}' open, {signature};"
-                " export the model with a fixed size and build it again"
+                " build it again with scripts/build_model.sh --input-shape"
             )
 
 
-def _spec(details: dict[str, Any]) -> TensorSpec:
+def _signature_names(interpreter: Any) -> dict[int, str]:
+    """The names by which the model's first signature calls its tensors, by their numbers; none of a file without signatures."""
+    names: dict[int, str] = {}
+    for key in list(interpreter.get_signature_list())[:1]:
+        runner = interpreter.get_signature_runner(key)
+        for tensors in (runner.get_input_details(), runner.get_output_details()):
+            names.update({details["index"]: name for name, details in tensors.items()})
+    return names
+
+
+def _spec(details: dict[str, Any], names: Mapping[int, str]) -> TensorSpec:
     scale, zero_point = details["quantization"]
     shape = tuple(int(n) for n in details["shape"])
-    return TensorSpec(str(details["name"]), shape, np.dtype(details["dtype"]).name, float(scale), int(zero_point))
+    name = names.get(details["index"], str(details["name"]))
+    return TensorSpec(name, shape, np.dtype(details["dtype"]).name, float(scale), int(zero_point))
 
 
 def _refusal(text: str, runtime: Runtime, flex: tuple[str, ...]) -> str:

@@ -45,6 +45,6 @@ class Console(Output):
 def readable(result: Result) -> str:
     """One line for a person: `13:28:00.123  front-door 1234  7 0.998  1 0.002  (31.3 ms)`."""
     plain = result.plain()
-    answers = "  ".join(f"{c.label} {c.score:.3f}" for c in result.answers.classifications or ()) or "-"
+    answers = "  ".join(result.answers.words()) or "-"
     place = result.source if result.source is not None else result.camera
     return f"{plain['time'][11:23]}  {place} {result.frame}  {answers}  ({sum(result.timing_ms.values()):.1f} ms)"

@@ -1,4 +1,7 @@
 """Tasks: pure functions from a model's output tensors to answers. No I/O, no threads."""
 
-TASKS = {"classify": "edge_runner.task.classify:Classify"}
+TASKS = {
+    "classify": "edge_runner.task.classify:Classify",
+    "raw": "edge_runner.task.raw:Raw",
+}
 """`task.type` -> where the task stands."""

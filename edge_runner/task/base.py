@@ -26,6 +26,8 @@ class Task(ABC):
     """Turns output tensors into answers. A task must override all of this, and holds no state of a frame."""
 
     Config: ClassVar[type[Any]]
+    SLACK: ClassVar[float] = 0.0
+    """How far a converted model's values may be off and still be the same answer: a fraction of their range."""
 
     @abstractmethod
     def __init__(self, config: Any, facts: ModelFacts) -> None:

@@ -1,0 +1,113 @@
+"""What to build, as the command line says it, and what can be known to be wrong with it before TensorFlow is started."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from edge_runner.builder.gate import parse_target
+from edge_runner.builder.recipes import check_recipe
+from edge_runner.errors import ModelError, SettingError
+from edge_runner.model.bundle import MANIFEST
+from edge_runner.model.labels import read_labels
+from edge_runner.model.preprocess import Recipe
+
+Mode = Literal["none", "float16", "dynamic", "int8", "int16x8"]
+IoType = Literal["float32", "int8", "uint8"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+AUTO_MODES: tuple[Mode, ...] = ("int8", "dynamic", "float16", "none")  # in the order in which they are wanted
+CALIBRATED: tuple[Mode, ...] = ("int8", "int16x8")
+KERAS_SUFFIXES = (".keras", ".h5")
+VARIABLE_OPERATIONS = (b"VarHandleOp", b"VariableV2")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+DEFAULT_TARGET = "tflite-runtime==2.14.0"
+DEFAULT_MAX_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build. `recipe` None: a model that is not fed pictures; `io_type` None: the mode's own."""
+
+    model: Path
+    output: Path
+    name: str
+    task: str
+    recipe: Recipe | None
+    quantize: Mode | Literal["auto"] = "none"
+    io_type: IoType | None = None
+    version: str | None = None
+    labels: Path | None = None
+    calibration: Path | None = None
+    evaluate: Path | None = None
+    max_loss: float = DEFAULT_MAX_LOSS
+    signature: str | None = None
+    input_shape: tuple[int, ...] | None = None
+    target: str = DEFAULT_TARGET
+    force: bool = False
+    verbose: bool = False
+    command: str = ""
+    """As it was typed, for the report."""
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes to convert in."""
+        return AUTO_MODES if self.quantize == "auto" else (self.quantize,)
+
+
+def check_order(order: Order) -> None:
+    """Raise for what is wrong and can be known without TensorFlow."""
+    _check_model(order.model)
+    _check_output(order.output)
+    for option, text in (("--name", order.name), ("--model-version", order.version or "0")):
+        if not NAME.fullmatch(text):
+            raise SettingError(
+                f"{option} got '{text}'; allowed: letters, digits, '.', '_' and '-': it becomes a file's name"
+            )
+    if not 0 <= order.max_loss <= 1:
+        raise SettingError(
+            f"--max-loss got {order.max_loss:g}; allowed: 0 to 1, the fraction of answers that may change"
+        )
+    if order.io_type and "int8" not in order.modes:
+        raise SettingError(
+            f"--io-type {order.io_type} goes with --quantize int8; {order.quantize} has float32 inputs and outputs"
+        )
+    if set(order.modes) & set(CALIBRATED) and not order.calibration:
+        raise SettingError(
+            f"{order.quantize} is calibrated with samples; name a folder of pictures like the camera's with --calibration"
+            " (an .npz for a model that is not fed pictures)"
+        )
+    if order.calibration and not order.calibration.exists():
+        raise SettingError(f"--calibration {order.calibration} is not there")
+    if order.evaluate and (order.task != "classify" or order.recipe is None):
+        raise SettingError(f"--evaluate compares top-1; the task is {order.task}, not classify")
+    if order.recipe and not order.force:
+        check_recipe(order.recipe)
+    if order.labels:
+        read_labels(order.labels)
+    parse_target(order.target)
+
+
+def _check_model(model: Path) -> None:
+    if model.suffix in KERAS_SUFFIXES:
+        if not model.is_file():
+            raise ModelError(f"{model} is not there")
+        return
+    graph = model / "saved_model.pb"
+    missing = [name for name in ("saved_model.pb", "variables") if not (model / name).exists()]
+    if missing == ["variables"] and not any(name in graph.read_bytes() for name in VARIABLE_OPERATIONS):
+        return  # a frozen graph has none
+    if missing:
+        files = ", ".join(f"{name}/" if name == "variables" else name for name in missing)
+        raise ModelError(
+            f"{model} is no SavedModel: {files} missing; wanted is the folder that model.export(…) makes,"
+            f" or a file that ends in {' or '.join(KERAS_SUFFIXES)}"
+        )
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and not output.is_dir():
+        raise SettingError(f"{output} is a file; --output names a folder")
+    if output.exists() and any(output.iterdir()) and not (output / MANIFEST).is_file():
+        raise SettingError(f"{output} is there, and is no bundle; name another --output")

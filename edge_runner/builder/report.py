@@ -1,0 +1,176 @@
+"""The report that travels with a bundle: report.md, and report.html with plots and pictures in it.
+
+Both are of one page, put together here: each fact is said in one place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import cv2
+
+from edge_runner.builder import anatomy, measured, page_html, page_markdown, plots
+from edge_runner.builder.found import Found
+from edge_runner.builder.order import Mode, Order
+from edge_runner.builder.page import Block, Card, Cards, Image, Page, Plots, Section, Text
+from edge_runner.builder.trial import Evaluation, Parity, Trial
+from edge_runner.builder.verdict import judge
+from edge_runner.builder.words import cosine, percent, real
+from edge_runner.frame import Picture, Tensor
+from edge_runner.model.bundle import Manifest
+
+REPORT_MD, REPORT_HTML = "report.md", "report.html"
+PLOTTED_MOST = 4  # outputs
+ANSWERS_MOST = 3  # a golden picture
+COARSE_BELOW_PX = 160  # a model's input that is narrower is enlarged on the page
+SCORE = re.compile(r" (\d+\.\d+)$")  # at the end of an answer, as `result.Answers.words` has it: `7 0.998`
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A sample of one output's values, float64 [n]: the SavedModel's and, in the same order, the .tflite's."""
+
+    output: str
+    reference: Tensor
+    got: Tensor
+
+
+@dataclass(frozen=True)
+class GoldenView:
+    """One golden picture as the camera and as the model sees it, and both answers to it in words, best first."""
+
+    camera: Picture
+    model: Picture
+    saved_model: tuple[str, ...]
+    tflite: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether the best answers agree, whatever their scores."""
+        first, second = (words[0] if words else "" for words in (self.saved_model, self.tflite))
+        return _answer(first)[0] == _answer(second)[0]
+
+
+@dataclass(frozen=True)
+class Account:
+    """All that the report tells. `trials` has a row for each mode that was tried; `evaluation` is None without labels."""
+
+    order: Order
+    found: Found
+    manifest: Manifest
+    chosen: Mode
+    trials: tuple[Trial, ...]
+    scatters: tuple[Scatter, ...]
+    goldens: tuple[GoldenView, ...]
+    evaluation: Evaluation | None = None
+
+    @property
+    def trial(self) -> Trial:
+        """The chosen mode's."""
+        return next(trial for trial in self.trials if trial.mode == self.chosen)
+
+
+def markdown(account: Account) -> str:
+    """The report as report.md."""
+    return page_markdown.render(_page(account), f"Plots and pictures are in {REPORT_HTML}, beside this file.")
+
+
+def html(account: Account) -> str:
+    """The report as report.html: one file, nothing loaded from elsewhere."""
+    return page_html.render(_page(account))
+
+
+def _page(account: Account) -> Page:
+    order, found, manifest = account.order, account.found, account.manifest
+    trial, evaluation = account.trial, account.evaluation
+    sections = (
+        anatomy.identity(order, found, manifest, trial.size_bytes),
+        measured.modes(order, found, account.trials, account.chosen, evaluation),
+        _parity(trial.parities, account.scatters),
+        _goldens(account.goldens),
+        measured.recipe(manifest, found.scaling, evaluation),
+        anatomy.tensors(manifest),
+        anatomy.operators(manifest),
+        anatomy.origin(order, found, manifest),
+    )
+    return Page(
+        over="Model report",
+        title=manifest.name,
+        under=f"Version {manifest.version}, {manifest.quantization}, built {manifest.created}",
+        verdict=judge(order, manifest, evaluation),
+        tiles=measured.tiles(order, found, manifest, trial, evaluation),
+        sections=tuple(section for section in sections if section.blocks),
+        end=f"Made by edge-runner {manifest.tools.get('edge-runner', '')}; it travels with the bundle.",
+    )
+
+
+def _parity(parities: Sequence[Parity], scatters: Sequence[Scatter]) -> Section:
+    """Every output in words, the first few in plots as well."""
+    plotted = {scatter.output: scatter for scatter in scatters[:PLOTTED_MOST]}
+    blocks: list[Block] = []
+    for parity in parities:
+        blocks.append(Text(_compared(parity)))
+        if parity.output in plotted:
+            blocks.append(_plots(plotted[parity.output]))
+    if len(scatters) > PLOTTED_MOST:
+        blocks.append(Text(f"The first {PLOTTED_MOST} of {len(scatters)} outputs are plotted.", quiet=True))
+    return Section("SavedModel against .tflite", tuple(blocks))
+
+
+def _compared(parity: Parity) -> str:
+    span = parity.high - parity.low
+    share = f", {percent(parity.max_abs_error / span)} of that range" if span > 0 else ""
+    return (
+        f"Output {parity.output}: the SavedModel's values go from {real(parity.low)} to {real(parity.high)}."
+        f" The .tflite's are up to {real(parity.max_abs_error)} off{share}; their cosine is {cosine(parity.cosine)}."
+    )
+
+
+def _plots(scatter: Scatter) -> Plots:
+    values = f"{len(scatter.got):,} values"
+    kinds = (
+        (plots.scatter, f"{values}, SavedModel against .tflite; equal ones lie on the line"),
+        (plots.histogram, "How far off these are: .tflite minus SavedModel"),
+    )
+    size_px = (plots.WIDTH_PX, plots.HEIGHT_PX)
+    return Plots(
+        tuple(Image(partial(plot, scatter.reference, scatter.got), *size_px, words, words) for plot, words in kinds)
+    )
+
+
+def _goldens(views: Sequence[GoldenView]) -> Section:
+    if not views:
+        return Section("Golden pictures", ())
+    differ = sum(not view.same for view in views)
+    words = f"best answer differs on {differ} of {len(views)}" if differ else "best answers agree on all of them"
+    said = Text(f"They travel with the bundle, and the board replays them. The {words}.")
+    return Section("Golden pictures", (said, Cards(tuple(map(_card, range(1, len(views) + 1), views)))))
+
+
+def _card(number: int, view: GoldenView) -> Card:
+    answers = [("SavedModel", view.saved_model), (".tflite", view.tflite)]
+    lists = tuple((name, tuple(map(_answer, words[:ANSWERS_MOST]))) for name, words in answers)
+    images = (
+        _image(view.camera, f"picture {number}, camera"),
+        _image(view.model, f"picture {number}, model", coarse=True),
+    )
+    return Card(f"Picture {number}", images, lists, *(("", "") if view.same else ("answers differ", "bad")))
+
+
+def _image(picture: Picture, words: str, coarse: bool = False) -> Image:
+    height, width = picture.shape[:2]
+    caption = f"{'model' if coarse else 'camera'}, {width} × {height}"
+    return Image(partial(_png, picture), width, height, words, caption, coarse and width < COARSE_BELOW_PX)
+
+
+def _png(picture: Picture) -> bytes:
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def _answer(words: str) -> tuple[str, str]:
+    """An answer and its score, which may be empty."""
+    match = SCORE.search(words)
+    return (words[: match.start()], match[1]) if match else (words, "")

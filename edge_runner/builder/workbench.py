@@ -1,0 +1,201 @@
+"""What every step of a build works with: the SavedModel in its child process, the target runtime, labels and samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_runner import __version__
+from edge_runner.builder.evaluate import Labelled, folder_labels, read_labelled
+from edge_runner.builder.found import Found
+from edge_runner.builder.gate import CannotExistError, Gate, open_gate
+from edge_runner.builder.metadata import Card
+from edge_runner.builder.order import CALIBRATED, Mode, Order
+from edge_runner.builder.progress import Progress
+from edge_runner.builder.proof import Answers
+from edge_runner.builder.samples import (
+    Pictures,
+    Samples,
+    check_colours,
+    find_pictures,
+    made_up_arrays,
+    made_up_pictures,
+    read_arrays,
+)
+from edge_runner.builder.worker import Report, Worker, WorkerDiedError
+from edge_runner.errors import ModelError, SettingError
+from edge_runner.fields import load
+from edge_runner.frame import TensorSpec
+from edge_runner.model.bundle import sha256_of
+from edge_runner.model.flatbuffer import Graph, read_graph
+from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime, thread_count
+from edge_runner.model.labels import read_labels
+from edge_runner.task import TASKS
+from edge_runner.task.base import ModelFacts, Task
+
+CALIBRATION_LEAST, CALIBRATION_MOST = 20, 500
+
+
+@dataclass(frozen=True)
+class Built:
+    """The model in one mode: its .tflite, loaded, and the task that reads its outputs."""
+
+    mode: Mode
+    content: bytes
+    graph: Graph
+    interpreter: Interpreter
+    task: Task
+
+
+class Reference:
+    """The SavedModel's answers to some samples, on disk, an .npy an output."""
+
+    def __init__(self, folder: Path, outputs: Sequence[TensorSpec]) -> None:
+        self._values = {
+            spec.name: np.load(folder / f"{index}.npy", mmap_mode="r") for index, spec in enumerate(outputs)
+        }
+
+    def ordered(self, specs: Sequence[TensorSpec]) -> Answers:
+        """The answers with the outputs in this order; raise ModelError where one is not the SavedModel's."""
+        missing = [spec.name for spec in specs if spec.name not in self._values]
+        if missing:
+            raise ModelError(f"the converted model has the outputs {missing}, the SavedModel {list(self._values)}")
+        return lambda number: [np.array(self._values[spec.name][number]) for spec in specs]
+
+
+class Workbench:
+    """Opens the model and the gate; converts, loads, and asks the SavedModel."""
+
+    def __init__(self, order: Order, progress: Progress, worker: Worker, scratch: Path) -> None:
+        """Raise what is wrong with the target or the model."""
+        self.order = order
+        self.progress = progress
+        self._worker = worker
+        self._scratch = scratch
+        self.gate, self.without_gate = self._open_gate()
+        self.runtime: Runtime = find_runtime(self.gate.runtime if self.gate and not self.gate.packages else "auto")
+        with progress.step("opening the model"):
+            self.found: Found = self._call("open")
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """What models are loaded under, the target first."""
+        return tuple(dict.fromkeys([*([str(self.gate)] if self.gate else []), str(self.runtime)]))
+
+    @cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels, from --labels or else the sub-folders of --evaluate where there are as many as classes."""
+        if self.order.labels:
+            return read_labels(self.order.labels)
+        outputs = self.found.pinned.outputs
+        names = folder_labels(self.order.evaluate) if self.order.evaluate and self.order.evaluate.is_dir() else ()
+        return names if names and len(outputs) == 1 and outputs[0].shape[-1:] == (len(names),) else None
+
+    @cached_property
+    def calibration(self) -> Samples:
+        """The samples of --calibration, or made-up ones; raise SettingError where they will not do."""
+        path, recipe, inputs = self.order.calibration, self.order.recipe, self.found.pinned.inputs
+        samples: Samples
+        if path is None:
+            return made_up_pictures(recipe) if recipe else made_up_arrays(inputs)
+        if path.is_file():
+            samples = read_arrays(path)
+        elif recipe:
+            samples = Pictures(find_pictures(path), recipe)
+        else:
+            raise SettingError(
+                f"--calibration {path} is a folder, but without --normalize the model is not fed pictures; name an .npz"
+            )
+        samples.feeder(inputs)  # raises where they do not fit
+        if not self.order.force:
+            self._check_enough(samples)
+            if isinstance(samples, Pictures):
+                check_colours(samples)
+        return samples.some(CALIBRATION_MOST)
+
+    @cached_property
+    def labelled(self) -> Labelled | None:
+        """The pictures of --evaluate."""
+        if not (self.order.evaluate and self.order.recipe):
+            return None
+        classes = self.found.pinned.outputs[0].shape[-1]
+        labels = self.labels or tuple(map(str, range(classes)))
+        return read_labelled(self.order.evaluate, labels, self.order.recipe)
+
+    def answers(self, samples: Samples, name: str) -> Reference:
+        """Let the SavedModel answer to samples."""
+        folder = self._scratch / name
+        folder.mkdir()
+        with self.progress.bar("the SavedModel's answers", len(samples)) as done:
+            self._call("answer", samples, folder, report=done)
+        return Reference(folder, self.found.pinned.outputs)
+
+    def built(self, mode: Mode) -> Built:
+        """Convert and load; raise ModelError where the converter, the target or the task refuses."""
+        content = self._converted(mode)
+        graph = read_graph(content)
+        try:
+            if self.gate:
+                self.gate.run(content, [])
+            interpreter = Interpreter(content, self.runtime, thread_count("auto"))
+        except ModelError as error:
+            raise ModelError(f"{self.order.model} as {mode} {error}") from error
+        return Built(mode, content, graph, interpreter, self._task(interpreter, graph))
+
+    def _converted(self, mode: Mode) -> bytes:
+        target = self._scratch / f"{mode}.tflite"
+        samples = self.calibration if mode in CALIBRATED else None
+        io_type = (self.order.io_type or "int8") if mode == "int8" else "float32"
+        with self.progress.bar(f"converting as {mode}", len(samples) if samples else 0) as done:
+            self._call("convert", mode, io_type, samples, self._card(), target, report=done)
+        return target.read_bytes()
+
+    def _call(self, method: str, *arguments: Any, report: Report = lambda done: None) -> Any:
+        try:
+            return self._worker.call(method, *arguments, report=report)
+        except WorkerDiedError as error:
+            raise ModelError(
+                f"TensorFlow broke down over {self.order.model} ({error}); if it is a Keras model that was saved with"
+                " tf.saved_model.save(…), save it with model.export(…) instead (--verbose shows all of it)"
+            ) from error
+
+    def _card(self) -> Card:
+        order = self.order
+        described = f"{order.name}, built by edge-runner {__version__}"
+        return Card(order.name, described, order.version, order.recipe, self.labels, order.task)
+
+    def _task(self, interpreter: Interpreter, graph: Graph) -> Task:
+        cls = load(TASKS[self.order.task])
+        source = str(self.order.labels or f"the sub-folders of {self.order.evaluate}")
+        task: Task = cls(cls.Config(), ModelFacts(interpreter.outputs, graph.endings(), self.labels, source))
+        return task
+
+    def _check_enough(self, samples: Samples) -> None:
+        if len(samples) < CALIBRATION_LEAST and set(self.order.modes) & set(CALIBRATED):
+            what = "pictures" if isinstance(samples, Pictures) else "samples"
+            raise SettingError(
+                f"{self.order.calibration} holds {len(samples)} {what}; calibration wants {CALIBRATION_LEAST},"
+                " better 100, like what the camera will see (--force takes fewer)"
+            )
+
+    def _open_gate(self) -> tuple[Gate | None, str]:
+        try:
+            return open_gate(self.order.target, self.progress.say), ""
+        except CannotExistError as error:
+            return None, str(error)
+
+
+def hash_of(model: Path) -> str:
+    """One SHA-256 of a file, or of a folder's files and their names."""
+    if model.is_file():
+        return sha256_of(model.read_bytes())
+    total = hashlib.sha256()
+    for path in sorted(p for p in model.rglob("*") if p.is_file()):
+        total.update(f"{path.relative_to(model)} {sha256_of(path.read_bytes())}\n".encode())
+    return total.hexdigest()

@@ -1,0 +1,128 @@
+"""An object that lives in a child process, because the library that it calls may abort the process that it runs in.
+
+Its methods are called by name; what they return or raise comes back. A child that died is started anew for the next call.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from edge_runner.errors import EdgeRunnerError
+
+Report = Callable[[int], None]
+"""Takes how many of a call's items are done."""
+ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+LAST_WORDS_MOST = 500
+
+
+class WorkerDiedError(EdgeRunnerError):
+    """The child ended in the middle of a call, or raised what was not foreseen; the message holds its last words."""
+
+
+class Worker:
+    """Calls methods of `make(*arguments)` in a child process. Each method takes, as its last argument, a Report.
+
+    What the child and native code in it print goes to where `verbose` says: here, or nowhere but into an error's last words.
+    """
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any, verbose: bool = False) -> None:
+        self._make = make
+        self._arguments = arguments
+        self._noise = None if verbose else tempfile.NamedTemporaryFile("w+b", prefix="edge-runner-", suffix=".log")  # noqa: SIM115
+        self._child: Any = None
+        self._pipe: Connection | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        if self._noise:
+            self._noise.close()
+
+    def call(self, method: str, *arguments: Any, report: Report = lambda done: None) -> Any:
+        """Call a method; raise what it raised, or WorkerDiedError."""
+        pipe = self._started()
+        try:
+            pipe.send((method, arguments))
+            while True:
+                kind, value = pipe.recv()
+                if kind == "done":
+                    report(value)
+                elif kind == "returned":
+                    return value
+                elif kind == "refused":
+                    raise value
+                else:
+                    raise WorkerDiedError(f"{value}")
+        except (EOFError, ConnectionError):
+            self._child.join()
+            code = self._child.exitcode
+            self._end()
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise WorkerDiedError(f"{how}{self._last_words()}") from None
+
+    def _started(self) -> Connection:
+        if self._pipe is None:
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            noise = self._noise and Path(self._noise.name)
+            self._child = context.Process(target=_serve, args=(theirs, noise, self._make, self._arguments), daemon=True)
+            self._child.start()
+            theirs.close()
+        return self._pipe
+
+    def _end(self) -> None:
+        if self._pipe is not None:
+            self._child.kill()
+            self._child.join()
+            self._pipe.close()
+            self._pipe = None
+
+    def _last_words(self) -> str:
+        if self._noise is None:
+            return ""
+        lines = Path(self._noise.name).read_text("utf-8", "replace").strip().splitlines()
+        words = [line.strip() for line in lines if line.strip() and not line.startswith(("***", "    @"))]
+        return f": {words[-1][:LAST_WORDS_MOST]}" if words else ""
+
+
+def _serve(pipe: Connection, noise: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    """The child: answers calls until the pipe is closed. Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if noise:
+        _redirect(noise)
+        os.environ.update(ENVIRONMENT)
+    served = None
+    while True:
+        try:
+            method, given = pipe.recv()
+        except EOFError:
+            return
+        try:
+            served = served or make(*arguments)
+            answer = ("returned", getattr(served, method)(*given, lambda done: pipe.send(("done", done))))
+        except EdgeRunnerError as error:
+            answer = ("refused", error)
+        except Exception as error:
+            traceback.print_exc()
+            answer = ("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:LAST_WORDS_MOST]}")
+        pipe.send(answer)
+
+
+def _redirect(noise: Path) -> None:
+    """Descriptors 1 and 2 into a file, so that native code's words go there too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with noise.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)

@@ -8,12 +8,13 @@ from typing import Any
 from edge_runner.builder.found import OPEN, Found, Signature
 from edge_runner.builder.order import Order
 from edge_runner.builder.page import Code, Facts, Mono, Row, Section, Table, Text
-from edge_runner.builder.verdict import made_up
+from edge_runner.builder.verdict import made_up, target
 from edge_runner.builder.words import MISSING, percent, size
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import Manifest
 
 SOURCE = {"model": "Source", "sha256": "Source's SHA-256"}
+TOLD = ("kind", "signature")  # of the source, in the section on what it is
 
 
 def identity(order: Order, found: Found, manifest: Manifest, size_bytes: int) -> Section:
@@ -57,12 +58,12 @@ def origin(order: Order, found: Found, manifest: Manifest) -> Section:
     facts = Facts(
         (
             ("Built from", _exact(order.model)),
-            *((SOURCE.get(key, key), _exact(value)) for key, value in manifest.source.items()),
+            *((SOURCE.get(key, key), _exact(value)) for key, value in manifest.source.items() if key not in TOLD),
             ("Labels", _exact(order.labels)),
             ("Calibration", "none: the samples were made up" if made_up(order) else _exact(order.calibration)),
             ("Evaluation", _exact(order.evaluate)),
             ("Loaded under", ", ".join(manifest.runtimes) or "no runtime"),
-            ("Target", str(manifest.proof.get("target", order.target))),
+            ("Target", target(order, manifest)),
             ("Made", manifest.created),
             ("Made by", ", ".join(f"{tool} {version}" for tool, version in {**found.tools, **manifest.tools}.items())),
         )

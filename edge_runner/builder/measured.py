@@ -8,8 +8,8 @@ from edge_runner.builder.found import Found, Scaling
 from edge_runner.builder.order import Mode, Order
 from edge_runner.builder.page import Block, Facts, Mono, Row, Section, Table, Text, Tile, Tiles, Tone
 from edge_runner.builder.trial import Evaluation, Trial
-from edge_runner.builder.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, allowed, passed, recipe_state
-from edge_runner.builder.words import MISSING, cosine, listed, percent, real, size
+from edge_runner.builder.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, passed, recipe_state
+from edge_runner.builder.words import MISSING, cosine, limit, listed, percent, real, size
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Recipe
 
@@ -23,7 +23,7 @@ RECIPES: dict[str, tuple[Tone, str]] = {
 def tiles(order: Order, found: Found, manifest: Manifest, trial: Trial, evaluation: Evaluation | None) -> Tiles:
     """The four figures that matter most."""
     sizes = f"{size(found.size_bytes)} → {size(trial.size_bytes)}"
-    loss = f"of {trial.samples:,} samples; loss {percent(trial.loss)}, allowed {allowed(order, manifest)}"
+    loss = f"of {trial.samples:,} samples; loss {percent(trial.loss)}, allowed {limit(order.max_loss)}"
     state = recipe_state(manifest)
     tone, note = RECIPES[state]
     return Tiles(
@@ -46,10 +46,8 @@ def modes(order: Order, found: Found, trials: Sequence[Trial], chosen: Mode, eva
     for trial in trials:
         rows += _rows(trial, labelled, _tag(trial, order, chosen), trial.mode == chosen)
     table = Table(head, f"lrr{'r' * len(top)}rlrr", tuple(rows))
-    note = Text(
-        f"The modes are those of --quantize. Loss is what counts against --max-loss, here {100 * order.max_loss:g}%.",
-        quiet=True,
-    )
+    loss = "the top-1 that the .tflite loses" if labelled else "the answers that changed"
+    note = Text(f"Modes are those of --quantize. Loss is {loss}; allowed is {limit(order.max_loss)}.", quiet=True)
     refused = tuple((f"{trial.mode} was refused", trial.refused) for trial in trials if trial.refused)
     return Section("Modes", (table, note, *([Facts(refused)] if refused else [])))
 

@@ -215,7 +215,7 @@ def _lines(labels: tuple[str, ...]) -> bytes:
 
 
 def _put(model: Any, metadata: bytes) -> None:
-    """Give the model its metadata entry, or the one that it has other content."""
+    """Give the model a metadata entry; where it has one, give that another buffer."""
     from tensorflow.lite.python.schema_py_generated import BufferT, MetadataT
 
     buffer = BufferT()
@@ -233,7 +233,7 @@ def _put(model: Any, metadata: bytes) -> None:
 
 def _packed(model: Any) -> bytes:
     """The model as a file. TensorFlow's own packer would leave the buffers' data at multiples of 4 bytes."""
-    import flatbuffers  # type: ignore[import-untyped]
+    import flatbuffers
 
     class Aligned(flatbuffers.Builder):  # type: ignore[misc]
         def StartVector(self, size: int, count: int, alignment: int) -> Any:  # noqa: N802
@@ -245,10 +245,10 @@ def _packed(model: Any) -> bytes:
 
 
 def _with_file(content: bytes, name: str, data: bytes) -> bytes:
-    """The file with a zip after it, uncompressed, so that a reader can map it. ZipInfo's date is a fixed one, 1980."""
+    """The file with a zip after it. A bare ZipInfo is uncompressed, so that a reader can map it, and always of 1980."""
     file = io.BytesIO(content)
     file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), data)
     return file.getvalue()
 

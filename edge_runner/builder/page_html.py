@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from functools import singledispatch
 from html import escape
@@ -29,6 +30,8 @@ from edge_runner.builder.style import style_sheet
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SIGNS = {"good": "M13 23l7 7 12-15", "caveat": "M22 12v13m0 7v.01", "bad": "M15 15l14 14m0-14L15 29"}  # in 44 by 44
+WHOLE = re.compile(r"--[a-z][\w-]*( [A-Z]+\b)?|\d{4}-\d\d-\d\dT[\d:.]+Z|[\d.]+ [kM]B\b")
+"""Options, times and sizes: no line ends in the middle of one."""
 CLASSES = {"l": "", "r": ' class="n"', "w": ' class="wide"'}
 
 
@@ -63,7 +66,8 @@ def render(page: Page) -> str:
 
 def shown(text: str) -> str:
     """Text as it is read: nothing in it is markup."""
-    return f"<code>{escape(text)}</code>" if isinstance(text, Mono) and text else escape(text)
+    inner = WHOLE.sub(r'<span class="whole">\g<0></span>', escape(text))
+    return f"<code>{inner}</code>" if isinstance(text, Mono) and text else inner
 
 
 @singledispatch
@@ -141,7 +145,7 @@ def _row(row: Row, align: str) -> str:
 
 def _card(card: Card) -> str:
     tag = f'<span class="tag">{shown(card.tag)}</span>' if card.tag else ""
-    lists = "".join(_list(heading, items) for heading, items in card.lists)
+    lists = "".join(_list(heading, items) for heading, items in card.lists if items)
     images = "".join(map(_image, card.images))
     return (
         f'<article class="card {card.tone}"><h3>{shown(card.title)}{tag}</h3>'

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
-from edge_runner.builder.page import Block, Cards, Code, Facts, Mono, Page, Plots, Row, Table, Text, Tiles
+from edge_runner.builder.page import Block, Card, Cards, Code, Facts, Mono, Page, Plots, Row, Table, Text, Tiles
 
 # What Markdown, with GitHub's tables, would take for markup in the middle of a line.
 MARKUP = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|~(?=~)|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[])")
@@ -41,7 +41,7 @@ def block(_: Block) -> str:
 
 @block.register
 def _(tiles: Tiles) -> str:
-    return _table(["", "", ""], "lll", ([tile.name, tile.value, tile.note] for tile in tiles.tiles))
+    return _table(["", "", ""], "lll", (_cells(tile.name, tile.value, tile.note) for tile in tiles.tiles))
 
 
 @block.register
@@ -51,12 +51,12 @@ def _(text: Text) -> str:
 
 @block.register
 def _(facts: Facts) -> str:
-    return _table(["", ""], "ll", (row for row in facts.rows if row[1]))
+    return _table(["", ""], "ll", (_cells(*row) for row in facts.rows if row[1]))
 
 
 @block.register
 def _(table: Table) -> str:
-    return _table(table.head, table.align, map(_row, table.rows))
+    return _table(_cells(*table.head), table.align, map(_row, table.rows))
 
 
 @block.register
@@ -73,43 +73,35 @@ def _(_: Plots) -> str:
 
 @block.register
 def _(cards: Cards) -> str:
-    if not cards.cards:
-        return ""
     head = ["", *(heading for heading, _ in cards.cards[0].lists)]
-    rows = [
-        [
-            " ".join(filter(None, (card.title, card.tag and f"({card.tag})"))),
-            *(_listed(items) for _, items in card.lists),
-        ]
-        for card in cards.cards
-    ]
-    return _table(head, "l" * len(head), rows)
+    return _table(_cells(*head), "l" * len(head), map(_card, cards.cards))
+
+
+def _card(card: Card) -> list[str]:
+    lists = (", ".join(" ".join(filter(None, item)) for item in items) for _, items in card.lists)
+    return _tagged(_cells(card.title, *lists), card.tag)
 
 
 def _row(row: Row) -> list[str]:
-    """The cells; the tag is put beside the first."""
-    cells = [_cell(cell) for cell in row.cells]
-    if row.tag:
-        cells[0] += f" **({escaped(row.tag)})**"
-    return [_Done(cell) for cell in cells]
+    return _tagged(_cells(*row.cells), row.tag)
 
 
-def _listed(items: Iterable[tuple[str, str]]) -> str:
-    return ", ".join(" ".join(filter(None, item)) for item in items)
+def _tagged(cells: list[str], tag: str) -> list[str]:
+    """The cells, with the tag beside the first."""
+    return [f"{cells[0]} **({escaped(tag)})**", *cells[1:]] if tag else cells
 
 
-class _Done(str):
-    """A cell that is escaped already."""
-
-    __slots__ = ()
+def _cells(*texts: str) -> list[str]:
+    """Texts as a table's cells: columns are told apart before anything else is, even within code."""
+    return [escaped(text).replace("|", r"\|") if isinstance(text, Mono) else escaped(text) for text in texts]
 
 
 def _table(head: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> str:
     """A table of GitHub's kind, its columns as wide as their widest cell."""
-    lines = [[_cell(cell) for cell in cells] for cells in (head, *rows)]
+    lines = [head, *rows]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * (width - 1) + ":" if side == "r" else "-" * width for side, width in zip(align, widths, strict=True)]
-    return "\n".join(_line(cells, align, widths) for cells in (lines[0], rule, *lines[1:]))
+    return "\n".join(_line(cells, align, widths) for cells in (head, rule, *lines[1:]))
 
 
 def _line(cells: Sequence[str], align: str, widths: Sequence[int]) -> str:
@@ -118,13 +110,6 @@ def _line(cells: Sequence[str], align: str, widths: Sequence[int]) -> str:
         for cell, side, width in zip(cells, align, widths, strict=True)
     )
     return f"| {' | '.join(padded)} |"
-
-
-def _cell(text: str) -> str:
-    """A table's cell: its columns are told apart before anything else is, even within code."""
-    if isinstance(text, _Done):
-        return text
-    return escaped(text).replace("|", r"\|") if isinstance(text, Mono) else escaped(text)
 
 
 def _code(line: str) -> str:

@@ -69,7 +69,8 @@ def _axes() -> Iterator[tuple[Axes, io.BytesIO]]:
         figure.savefig(file, format="png", metadata={"Software": None})
 
 
-def _style() -> dict[str, Any]:
+def _style() -> Any:
+    """The settings; matplotlib's type for them is a list of their names."""
     from matplotlib.font_manager import fontManager
 
     known = {font.name for font in fontManager.ttflist}  # naming one that is not there makes matplotlib complain

@@ -25,7 +25,8 @@ NORMALIZATIONS: dict[str, Normalization] = {
 }
 RESIZES: tuple[Resize, ...] = ("stretch", "letterbox", "crop")
 LEVELS = 255.0
-SPAN_LEAST, SPAN_MOST = 0.1, 500.0  # of what a network sees of black to white: 1, 2 and 4.4 are usual, and 255
+# How far apart black and white are for the layers that learn: 1, 2 and 4.4 are usual; 255 where only a mean is taken off.
+PLAUSIBLE_SPANS = ((0.5, 8.0), (200.0, 300.0))
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -39,25 +40,18 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_scaling(recipe: Recipe, scaling: Scaling | None) -> None:
-    """Raise SettingError where the recipe and the model's own first layer scale the same picture twice, or not at all."""
-    if scaling is None:
+    """Raise SettingError where the recipe scales a picture that the model's own first layer scales again, or for the first time."""
+    if scaling is None or _plausible(recipe.std, scaling):
         return
     mean, std = np.array(recipe.mean), np.array(recipe.std)
-    factor = np.array(scaling.factor)
-    spans = np.abs(LEVELS / std * factor) if len(factor) in (1, len(std)) or len(std) == 1 else np.array([1.0])
-    span = float(spans.max())
-    layer = f"the model begins with its own layer '{scaling.layer}' (x * {_shown(scaling.factor)} + {_shown(scaling.offset)})"
-    if span < SPAN_LEAST:
-        low, high = float(np.min(-mean / std)), float(np.max((LEVELS - mean) / std))
-        raise SettingError(
-            f"{layer}, and the recipe scales to {low:.4g}..{high:.4g} before it: black and white would be {span:.2g} apart;"
-            " say --normalize raw, which leaves it to the model (--force scales twice)"
-        )
-    if span > SPAN_MOST:
-        raise SettingError(
-            f"{layer}, which is for pictures of 0..1: with this recipe, black and white would be {span:.4g} apart;"
-            " say --normalize 0..1 (--force takes it as it is)"
-        )
+    low, high = float(np.min(-mean / std)) + 0.0, float(np.max((LEVELS - mean) / std))  # + 0.0: no "-0"
+    better = next((name for name in ("raw", "0..1") if _plausible(NORMALIZATIONS[name][1], scaling)), None)
+    raise SettingError(
+        f"the model begins with its own layer '{scaling.layer}' (x * {_shown(scaling.factor)} + {_shown(scaling.offset)}), and the"
+        f" recipe scales to {low:.4g}..{high:.4g} before it: black and white would be {_span(recipe.std, scaling):.2g} apart"
+        + (f"; say --normalize {better}, which leaves it to the model" if better else "")
+        + " (--force takes it as it is)"
+    )
 
 
 def variants(ordered: Recipe) -> Iterator[tuple[str, Recipe]]:
@@ -109,6 +103,16 @@ def _key(recipe: Recipe | None) -> tuple[object, ...] | None:
         return None
     mean, std = (values * 3 if len(values) == 1 else values for values in (recipe.mean, recipe.std))
     return mean, std, recipe.color, recipe.resize
+
+
+def _span(std: tuple[float, ...], scaling: Scaling) -> float:
+    return float(np.max(np.abs(LEVELS / np.array(std) * np.array(scaling.factor))))
+
+
+def _plausible(std: tuple[float, ...], scaling: Scaling) -> bool:
+    if len(std) not in (1, len(scaling.factor)) and len(scaling.factor) != 1:
+        return True  # channels that do not fit are told elsewhere
+    return any(low <= _span(std, scaling) <= high for low, high in PLAUSIBLE_SPANS)
 
 
 def _shown(values: tuple[float, ...]) -> str:

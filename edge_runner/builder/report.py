@@ -144,15 +144,22 @@ def _plots(scatter: Scatter) -> Plots:
 def _goldens(views: Sequence[GoldenView]) -> Section:
     if not views:
         return Section("Golden pictures", ())
-    differ = sum(not view.same for view in views)
-    words = f"best answer differs on {differ} of {len(views)}" if differ else "best answers agree on all of them"
-    said = Text(f"They travel with the bundle, and the board replays them. The {words}.")
+    said = Text(f"They travel with the bundle, and the board replays them. {_agreement(views)}".rstrip())
     return Section("Golden pictures", (said, Cards(tuple(map(_card, range(1, len(views) + 1), views)))))
 
 
+def _agreement(views: Sequence[GoldenView]) -> str:
+    """What all of them come to; nothing of tensors, whose words are their names."""
+    differ = sum(not view.same for view in views)
+    if differ:
+        return f"The best answer differs on {differ} of {len(views)}."
+    scored = any(_answer(words)[1] for view in views for words in view.tflite)
+    return "The best answers agree on all of them." if scored else ""
+
+
 def _card(number: int, view: GoldenView) -> Card:
-    answers = [("SavedModel", view.saved_model), (".tflite", view.tflite)]
-    lists = tuple((name, tuple(map(_answer, words[:ANSWERS_MOST]))) for name, words in answers)
+    answers = {"SavedModel": view.saved_model, ".tflite": view.tflite}
+    lists = tuple((name, tuple(map(_answer, words[:ANSWERS_MOST]))) for name, words in answers.items())
     images = (
         _image(view.camera, f"picture {number}, camera"),
         _image(view.model, f"picture {number}, model", coarse=True),

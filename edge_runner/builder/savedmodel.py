@@ -30,6 +30,7 @@ MESSAGE_MOST = 400
 
 # Operations that leave values as they are, and those that scale or move them by constants.
 PASSING = ("Identity", "Cast")
+LEARNED = "batch_norm"  # in an operation's name: it scales too, but not as a recipe does
 SCALING = ("Mul", "Add", "AddV2", "Sub", "RealDiv", "Div")
 
 # What the converter says, and what to do about it.
@@ -78,7 +79,8 @@ class SavedModel:
         function = self._signatures[name]
         specs = _pinned(_inputs(function), input_shape, model)
         wanted = {spec.name: tf.TensorSpec(spec.shape, spec.dtype, name=spec.name) for spec in specs}
-        self._function = tf.function(function).get_concrete_function(**wanted)
+        called = function if _is_of_tf2(self._proto) else _frozen(tf, self._path, self._proto, name)
+        self._function = tf.function(called).get_concrete_function(**wanted)
         self._pinned = Signature(name, specs, _outputs(self._function))
 
     def open(self, report: Report) -> Found:
@@ -129,6 +131,7 @@ class SavedModel:
     def _converter(self, mode: Mode, io_type: IoType, samples: Samples | None, report: Report) -> Any:
         lite = self._tf.lite
         converter = lite.TFLiteConverter.from_concrete_functions([self._function], self._loaded)
+        converter._experimental_default_to_single_batch_in_tensor_list_ops = True  # else no LSTM is converted
         if mode == "none":
             return converter
         converter.optimizations = [lite.Optimize.DEFAULT]
@@ -183,7 +186,7 @@ class SavedModel:
             )
         channels = shape[-1] if len(shape) == 4 and shape[-1] in (1, 3) else 1
         offset, factor = (value.reshape(-1)[:channels].astype(float) for value in (zero, one - zero))
-        if np.all(factor == 1) and not offset.any():
+        if np.allclose(factor, 1, atol=0.01) and np.allclose(offset, 0, atol=0.01):
             return None
         layers = dict.fromkeys(name.split("/")[-2 if "/" in name else -1] for name in chain)
         return Scaling(" + ".join(layers), tuple(map(float, factor)), tuple(map(float, offset)))
@@ -236,6 +239,26 @@ def _loaded(tf: Any, path: Path, proto: Any, folder: Path) -> Any:
         return tf.saved_model.load(str(path), tags=None if len(tags) == 1 or {SERVE} not in tags else [SERVE])
     except Exception as error:  # TensorFlow raises anything
         raise ModelError(f"TensorFlow {tf.__version__} cannot load {path}: {_one_line(str(error))}") from error
+
+
+def _is_of_tf2(proto: Any) -> bool:
+    return bool(proto.meta_graphs[0].object_graph_def.nodes)
+
+
+def _frozen(tf: Any, path: Path, proto: Any, name: str) -> Any:
+    """A TensorFlow 1 signature with its variables as constants: the converter does not take their kind of variable."""
+    v1 = tf.compat.v1
+    tags = list(proto.meta_graphs[0].meta_info_def.tags)
+    with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+        signature = v1.saved_model.load(session, tags, str(path)).signature_def[name]
+        inputs, outputs = ({key: t.name for key, t in part.items()} for part in (signature.inputs, signature.outputs))
+        ends = [tensor.split(":")[0] for tensor in outputs.values()]
+        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), ends)
+    wrapped = v1.wrap_function(lambda: v1.import_graph_def(frozen, name=""), [])
+    feeds = [wrapped.graph.get_tensor_by_name(tensor) for tensor in inputs.values()]
+    fetches = {key: wrapped.graph.get_tensor_by_name(tensor) for key, tensor in outputs.items()}
+    pruned = wrapped.prune(feeds, fetches)
+    return lambda **tensors: pruned(*(tensors[key] for key in inputs))
 
 
 def _copy(path: Path, proto: Any, target: Path) -> Path:
@@ -312,14 +335,16 @@ def _scalings(nodes: Mapping[str, Any], start: str) -> list[str]:
     """The names of the scaling operations that the input goes through first, in their order."""
     consumers: dict[str, list[str]] = {}
     for name, node in nodes.items():
-        for source in node.input:
-            consumers.setdefault(source.split(":")[0].lstrip("^"), []).append(name)
+        for source in _sources(node):
+            consumers.setdefault(source, []).append(name)
     chain, current = [], start
     while len(consumers.get(current, [])) == 1:
         node = nodes[consumers[current][0]]
-        sources = [source.split(":")[0] for source in node.input]
+        sources = _sources(node)
         others = [source for source in sources if source != current]
         constant = all(start not in _ancestors(nodes, other) for other in others)
+        if LEARNED in node.name:
+            break
         if (
             node.op in SCALING
             and len(others) == 1
@@ -339,8 +364,13 @@ def _ancestors(nodes: Mapping[str, Any], name: str) -> set[str]:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            waiting += [source.split(":")[0].lstrip("^") for source in nodes[current].input]
+            waiting += _sources(nodes[current])
     return found
+
+
+def _sources(node: Any) -> list[str]:
+    """The nodes whose values a node takes; those that it merely waits for begin with ^."""
+    return [source.split(":")[0] for source in node.input if not source.startswith("^")]
 
 
 def _kind(proto: Any, model: Path) -> str:

@@ -25,16 +25,18 @@ _RULES = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, var(--fonts), sans-serif; }
 main { max-width: 968px; margin: 0 auto; padding: 56px 24px 72px; }
-h1, h2, h3, p, dl, dd, figure, ul, pre { margin: 0; }
+h1, h2, h3, p, dl, dd, figure, pre { margin: 0; }
 h1 { font-size: 34px; line-height: 1.2; font-weight: 650; letter-spacing: -.01em; overflow-wrap: anywhere; }
 h2 { font-size: 20px; line-height: 1.3; font-weight: 650; margin: 56px 0 16px; }
-h3 { font-size: 15px; line-height: 1.4; font-weight: 600; margin: 24px 0 8px; }
-p { max-width: 68ch; }
+h3 { font-size: 15px; line-height: 1.4; font-weight: 600; }
+p { max-width: 72ch; }
 p + p { margin-top: 8px; }
-.quiet { color: var(--quiet); font-size: 14px; }
+.quiet { color: var(--quiet); font-size: 14px; max-width: 84ch; }
+.whole { white-space: nowrap; }
 section > * + .quiet { margin-top: 10px; }
 table:has(th:nth-child(6)) { width: 100%; }
 section > dl + p, section > .scroll + p { margin-top: 20px; }
+section > .plots + p { margin-top: 32px; }
 section > * + .scroll, section > * + dl, section > * + .plots, section > * + .cards, section > * + pre { margin-top: 16px; }
 .over { color: var(--quiet); font-size: 13px; letter-spacing: .06em; text-transform: uppercase; margin-bottom: 4px; }
 .under { color: var(--quiet); margin-top: 6px; overflow-wrap: anywhere; }
@@ -82,8 +84,6 @@ thead th { border-bottom: 1px solid var(--faint); }
 .n { text-align: right; }
 tr.on td { font-weight: 600; }
 tr.on { background: rgb(31 95 139 / .07); }
-tr.off td { color: var(--quiet); }
-tr.more td { border-top: 0; }
 .tag { display: inline-block; margin-left: 8px; padding: 0 8px; border-radius: 9px; background: var(--wash); color: var(--tone);
   font-size: 12px; font-weight: 600; line-height: 18px; border: 1px solid currentcolor; white-space: nowrap; }
 
@@ -125,19 +125,32 @@ footer { margin-top: 64px; padding-top: 16px; border-top: 1px solid var(--hairli
   .facts dd { padding: 0 0 8px; }
 }
 @media print {
-  @page { margin: 16mm 14mm; }
-  body { font-size: 10.5pt; }
+  @page { margin: 15mm 14mm; }
+  body { font-size: 9.5pt; }
   main { max-width: none; padding: 0; }
-  h2 { margin-top: 32px; }
-  h2 { break-after: avoid; }
+  h1 { font-size: 22pt; }
+  h2 { font-size: 13pt; margin: 22pt 0 8pt; break-after: avoid; }
+  .verdict { margin-top: 12pt; padding: 12pt; }
+  .tiles { grid-template-columns: repeat(4, 1fr); gap: 10pt; margin-top: 14pt; }
+  .tiles .value { font-size: 12pt; }
+  .facts { grid-template-columns: 100pt 1fr; font-size: 9pt; }
+  .facts dt, .facts dd { padding: 2.5pt 0; break-inside: avoid; }
+  .quiet, .under, .answers { font-size: 8.5pt; }
+  .over, .tiles dt, .tiles .note, figcaption, .answers h4 { font-size: 8pt; }
   .scroll { overflow: visible; background: none; }
-  table { font-size: 9pt; }
-  th, td { padding: 5px 8px; white-space: normal; }
-  tr, figure, pre, .verdict, .tiles { break-inside: avoid; }
+  table { font-size: 8.5pt; }
+  th { font-size: 8pt; }
+  th, td { padding: 3pt 6pt; }
+  td code { white-space: normal; }
   thead { display: table-header-group; }
-  .cards { grid-template-columns: 1fr 1fr; }
-  tr.on, .tag, .pair figure { flex: var(--form) 1 0; min-width: 0; }
-.pair img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  tr, figure, pre, .verdict, .tiles { break-inside: avoid; }
+  section > p { break-after: avoid; }
+  .plots { flex-wrap: nowrap; }
+  .plots figure { flex: 1 1 0; }
+  .cards { grid-template-columns: 1fr 1fr; gap: 10pt; }
+  .pair { max-width: 70mm; }
+  tr.on, .tag, .pair img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  footer { margin-top: 16pt; padding-top: 6pt; }
 }
 """
 

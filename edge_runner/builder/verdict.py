@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edge_runner.builder.order import Order
 from edge_runner.builder.page import Tone, Verdict
 from edge_runner.builder.trial import Evaluation
-from edge_runner.builder.words import percent
+from edge_runner.builder.words import limit, percent
 from edge_runner.model.bundle import Manifest
 
 TITLES: dict[Tone, str] = {
@@ -15,18 +15,27 @@ TITLES: dict[Tone, str] = {
     "caveat": "May ship, with a caveat",
     "bad": "Must not ship",
 }
+MADE_UP = (
+    "The samples were made up, and look like nothing that the model knows. Build again with --calibration, and the proof"
+    " is of what the board will see."
+)
+UNSEEN = (
+    "Nobody has seen yet that pictures are prepared as they were in training: SavedModel and .tflite were fed alike, so the"
+    " proof cannot tell. Build again with --evaluate DIR, a folder of labelled pictures with one sub-folder a label."
+)
 VERIFIED, NOT_VERIFIED, NO_RECIPE = "verified", "NOT VERIFIED", "none"
+NOT_TRIED = "not tried"
 
 
 def judge(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Verdict:
     """Good: the proof was passed and the recipe is verified. What is not known is a caveat; what is known to be wrong is bad."""
-    objection = evaluation.objection if evaluation else ""
-    caveats = list(_caveats(order, manifest, evaluation))
-    tone: Tone = "bad" if objection or not passed(manifest) else "caveat" if caveats else "good"
-    reasons = [_proof(order, manifest), _recipe(manifest, evaluation), *caveats]
+    tone = _tone(order, manifest, evaluation)
+    reasons = [_proof(order, manifest, evaluation), _recipe(manifest, evaluation), *_caveats(order, manifest)]
+    if wrong := _wrong(evaluation):
+        reasons.insert(0, _sentence(wrong))
     if tone == "bad":
         reasons.append("The bundle is kept only because --force asked for it.")
-    return Verdict(tone, TITLES[tone], tuple(filter(None, (objection and _sentence(objection), *reasons))))
+    return Verdict(tone, TITLES[tone], tuple(reasons))
 
 
 def passed(manifest: Manifest) -> bool:
@@ -46,55 +55,67 @@ def made_up(order: Order) -> bool:
     return not order.calibration and not order.evaluate
 
 
-def allowed(order: Order, manifest: Manifest) -> str:
-    """The loss that a conversion may bring, `1%`."""
-    return f"{100 * manifest.proof.get('max_loss', order.max_loss):g}%"
+def target(order: Order, manifest: Manifest) -> str:
+    """The runtime that the board is to have, and why it was not tried where it was not."""
+    said = str(manifest.proof.get("target", order.target))
+    return f"{order.target}, {said}" if said.startswith(NOT_TRIED) else said
 
 
-def _proof(order: Order, manifest: Manifest) -> str:
+def _tone(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Tone:
+    if not passed(manifest) or _wrong(evaluation):
+        return "bad"
+    return "caveat" if recipe_state(manifest) == NOT_VERIFIED or list(_caveats(order, manifest)) else "good"
+
+
+def _wrong(evaluation: Evaluation | None) -> str:
+    """What the labelled pictures show to be wrong, with the recipe or the labels."""
+    if evaluation is None:
+        return ""
+    unknown = evaluation.verdict == VERIFIED or evaluation.verdict.startswith(NOT_VERIFIED.lower())
+    return evaluation.objection or ("" if unknown else evaluation.verdict)
+
+
+def _caveats(order: Order, manifest: Manifest) -> Iterator[str]:
+    """What else nobody has seen yet, and what to do about it."""
+    if made_up(order):
+        yield MADE_UP
+    said = str(manifest.proof.get("target"))
+    if said.startswith(NOT_TRIED):
+        yield f"It was {said.replace(NOT_TRIED, f'{NOT_TRIED} under {order.target}', 1)}. Run edge-runner check on the board first."
+
+
+def _proof(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> str:
+    """The loss first: with labelled pictures it is of top-1, else the answers that changed."""
     proof = manifest.proof
     outcome = "passed" if passed(manifest) else "FAILED"
-    changed = percent(proof.get("changed", 0.0))
-    loss = percent(proof.get("loss", proof.get("changed", 0.0)))
-    counted = "" if loss == changed else f", which counts as a loss of {loss}"
-    return (
-        f"The proof {outcome}: {changed} of the answers to {proof.get('samples', 0):,} samples changed{counted};"
-        f" allowed is {allowed(order, manifest)}."
-    )
+    allowed = f"allowed is {limit(order.max_loss)}"
+    changed = f"{percent(proof.get('changed', 0.0))} of the answers to {proof.get('samples', 0):,} samples changed"
+    if evaluation is None:
+        return f"The proof {outcome}: {changed}; {allowed}."
+    return f"The proof {outcome}: the loss of top-1 is {percent(proof.get('loss', 0.0))}, {allowed}. {changed}."
 
 
 def _recipe(manifest: Manifest, evaluation: Evaluation | None) -> str:
     state = recipe_state(manifest)
     if state == NO_RECIPE:
         return "The model is not fed pictures: there is no recipe that could be wrong."
-    figures = ""
+    parts = [f"The recipe is {state}."]
     if evaluation:
-        figures = (
-            f" On {evaluation.pictures:,} labelled pictures, the SavedModel is right in {percent(evaluation.saved_model)}"
+        parts.append(
+            f"On {evaluation.pictures:,} labelled pictures, the SavedModel is right in {percent(evaluation.saved_model)}"
             f" and the .tflite in {percent(evaluation.tflite)}."
         )
-    return f"The recipe is {state}.{figures}"
+    if state == NOT_VERIFIED:
+        parts.append(_what_to_do(evaluation))
+    return " ".join(filter(None, parts))
 
 
-def _caveats(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Iterator[str]:
-    """What nobody has seen yet, and what to do about it."""
-    if recipe_state(manifest) == NOT_VERIFIED:
-        yield _unverified(manifest, evaluation)
-    if made_up(order):
-        yield (
-            "The samples were made up, and look like nothing that the model knows. Build again with --calibration, and the"
-            " proof is of what the camera will see."
-        )
-
-
-def _unverified(manifest: Manifest, evaluation: Evaluation | None) -> str:
+def _what_to_do(evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return (
-            "Nobody has seen yet that pictures are prepared as they were in training: SavedModel and .tflite were fed alike,"
-            " so the proof cannot tell. Build again with --evaluate DIR, a folder of labelled pictures with one"
-            " sub-folder a label: its accuracy will."
-        )
-    why = _sentence(evaluation.verdict.removeprefix("not verified").lstrip(" :;,"))
+        return UNSEEN
+    if _wrong(evaluation):
+        return ""  # which stands first
+    why = _sentence(evaluation.verdict.removeprefix(NOT_VERIFIED.lower()).lstrip(" :;,"))
     return f"{why} Build again with another recipe, or with more pictures in --evaluate DIR."
 
 

@@ -20,6 +20,11 @@ def percent(fraction: float) -> str:
     return {"0.00%": "<0.01%", "100.00%": ">99.99%"}.get(shown, shown)
 
 
+def limit(fraction: float) -> str:
+    """A fraction that somebody set, `1%`: with the digits that it was set with."""
+    return f"{100 * fraction:g}%"
+
+
 def cosine(value: float) -> str:
     """A cosine as `0.999987`."""
     return f"{value:.6f}"

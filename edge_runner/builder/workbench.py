@@ -103,8 +103,8 @@ class Workbench:
         path, recipe, inputs = self.order.calibration, self.order.recipe, self.found.pinned.inputs
         samples: Samples
         if path is None:
-            return made_up_pictures(recipe) if recipe else made_up_arrays(inputs)
-        if path.is_file():
+            samples = made_up_pictures(recipe) if recipe else made_up_arrays(inputs)
+        elif path.is_file():
             samples = read_arrays(path)
         elif recipe:
             samples = Pictures(find_pictures(path), recipe)
@@ -113,7 +113,7 @@ class Workbench:
                 f"--calibration {path} is a folder, but without --normalize the model is not fed pictures; name an .npz"
             )
         samples.feeder(inputs)  # raises where they do not fit
-        if not self.order.force:
+        if path and not self.order.force:
             self._check_enough(samples)
             if isinstance(samples, Pictures):
                 check_colours(samples)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -22,6 +23,9 @@ Report = Callable[[int], None]
 """Takes how many of a call's items are done."""
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
 LAST_WORDS_MOST = 500
+TELLING = re.compile(
+    r"^F\d{4} |\bF \w+/|Check failed|LLVM ERROR|terminate called|what\(\):|Assertion|Error: "
+)  # of a dying library's lines
 
 
 class WorkerDiedError(EdgeRunnerError):
@@ -92,7 +96,7 @@ class Worker:
         if self._noise is None:
             return ""
         lines = Path(self._noise.name).read_text("utf-8", "replace").strip().splitlines()
-        words = [line.strip() for line in lines if line.strip() and not line.startswith(("***", "    @"))]
+        words = [line.strip() for line in lines if TELLING.search(line)]
         return f": {words[-1][:LAST_WORDS_MOST]}" if words else ""
 
 

@@ -21,8 +21,10 @@ MADE_UP = (
 )
 UNSEEN = (
     "Nobody has seen yet that pictures are prepared as they were in training: SavedModel and .tflite were fed alike, so the"
-    " proof cannot tell. Build again with --evaluate DIR, a folder of labelled pictures with one sub-folder a label."
+    " proof cannot tell."
 )
+EVALUATE = "Build again with --evaluate DIR, a folder of labelled pictures with one sub-folder a label."
+BY_HAND = "Compare its outputs for some pictures with those of the training's own code."
 VERIFIED, NOT_VERIFIED, NO_RECIPE = "verified", "NOT VERIFIED", "none"
 NOT_TRIED = "not tried"
 
@@ -106,13 +108,13 @@ def _recipe(manifest: Manifest, evaluation: Evaluation | None) -> str:
             f" and the .tflite in {percent(evaluation.tflite)}."
         )
     if state == NOT_VERIFIED:
-        parts.append(_what_to_do(evaluation))
+        parts.append(_what_to_do(manifest, evaluation))
     return " ".join(filter(None, parts))
 
 
-def _what_to_do(evaluation: Evaluation | None) -> str:
+def _what_to_do(manifest: Manifest, evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return UNSEEN
+        return f"{UNSEEN} {EVALUATE if manifest.task.get('type') == 'classify' else BY_HAND}"
     if _wrong(evaluation):
         return ""  # which stands first
     why = _sentence(evaluation.verdict.removeprefix(NOT_VERIFIED.lower()).lstrip(" :;,"))

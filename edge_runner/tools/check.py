@@ -19,6 +19,7 @@ def report(pipeline: Pipeline) -> Iterator[str]:
     yield f"model    {model.name} {model.version} ({proof})"
     yield f"runtime  {engine.interpreter.runtime}, {engine.interpreter.threads} thread(s)"
     yield f"input    {describe_tensor(engine.interpreter.inputs[0])}"
-    yield f"recipe   {recipe}"
+    verdict = model.manifest.proof.get("recipe") if model.manifest else None
+    yield f"recipe   {recipe}" + (f" ({verdict})" if verdict else "")
     yield f"camera   {pipeline.settings.camera.name} ({pipeline.settings.camera.type})"
     yield f"outputs  {', '.join(config.type for config in pipeline.settings.outputs)}"

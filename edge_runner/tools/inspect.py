@@ -8,12 +8,13 @@ from pathlib import Path
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import Model, ModelConfig, open_model
 from edge_runner.model.interpreter import find_runtime
+from edge_runner.pipeline import replay_goldens
 
 LABELS_SHOWN = 8
 
 
 def report(path: Path) -> Iterator[str]:
-    """Lines on a model; raise ModelError, after what can be said of it, where it does not load."""
+    """Lines on a model; raise ModelError, after what can be said of it, where it does not load or its goldens do not hold."""
     settings = ModelConfig(path=path)
     model = open_model(settings)
     yield f"{path}: {model.name} {model.version}, {model.graph.size_bytes / 1e6:.2f} MB"
@@ -33,6 +34,9 @@ def report(path: Path) -> Iterator[str]:
         for spec in specs:
             yield f"  {kind:<7} {describe_tensor(spec)}"
     yield f"  ends in {', '.join(ending or 'nothing' for ending in model.graph.endings())}"
+    if model.manifest:
+        replay_goldens(model, interpreter)
+        yield "goldens: hold on this machine"
 
 
 def describe_tensor(spec: TensorSpec) -> str:
@@ -51,5 +55,6 @@ def _origin(model: Model) -> Iterator[str]:
         return
     yield f"a bundle, built {manifest.created} with {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}"
     yield f"task: {', '.join(f'{k} {v}' for k, v in manifest.task.items())}; quantization: {manifest.quantization}"
-    yield f"recipe: {manifest.preprocess}"
-    yield f"proof: {', '.join(f'{k}: {v}' for k, v in manifest.proof.items())}; loaded under {', '.join(manifest.runtimes)}"
+    yield f"recipe: {manifest.preprocess or 'none, it is not fed pictures'}; {manifest.proof.get('recipe', 'not verified')}"
+    loss = f", {manifest.proof['changed']:.1%} of the answers changed" if "changed" in manifest.proof else ""
+    yield f"proof: {manifest.proof.get('verdict')}{loss}; loaded under {', '.join(manifest.runtimes)}"

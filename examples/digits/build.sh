@@ -10,5 +10,5 @@ for mode in none int8; do
     name=digits
     [ "$mode" = none ] || name=digits-$mode
     "$ROOT/.venv-build/bin/python" -m edge_runner.builder "$work/saved_model" --output "$ROOT/examples/digits/models/$name" \
-        "${recipe[@]}" --quantize "$mode" --calibration "$work/calibration"
+        "${recipe[@]}" --quantize "$mode" --calibration "$work/calibration" --evaluate "$work/evaluate"
 done

@@ -17,8 +17,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from render import HELDOUT, Picture, balanced, jpeg, render
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from edge_runner.model.preprocess import Preprocessor, Recipe, TensorSpec
 
@@ -29,6 +27,7 @@ RECIPE = Recipe(color="gray", mean=(0.0,), std=(255.0,), resize="crop", interpol
 SPLIT_SEED = 0  # not --seed: the split stays, so that no training ever sees a held-out digit
 HELDOUT_COUNT = 360
 CALIBRATION_COUNT = 100
+EVALUATION_PER_LABEL = 20
 TEST_RENDERS = 3  # frames of each held-out digit
 
 FRAMES = 20_000
@@ -38,7 +37,7 @@ BATCH = 64
 LEARNING_RATE = 2e-3
 
 # Each use of the renderer draws from random numbers of its own.
-TRAINING, TESTING, CALIBRATION, CHOOSING = range(4)
+TRAINING, TESTING, CALIBRATION, CHOOSING, EVALUATION = range(5)
 
 
 class Digits(NamedTuple):
@@ -56,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     save_heldout(heldout, options.heldout)
     (options.output / "labels.txt").write_text("".join(f"{label}\n" for label in range(CLASSES)))
     save_calibration(training, options.output / "calibration", options.seed)
+    save_evaluation(heldout, options.output / "evaluate", options.seed)
 
     print(f"rendering {options.frames} frames of {len(training.labels)} digits")
     inputs, labels = rendered(training, options.frames, TRAINING, options.seed)
@@ -73,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def split() -> tuple[Digits, Digits]:
     """Scikit-learn's 1797 digits in two: for training, and held out; both with the same share of each class."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     images, labels = digits.images.astype(np.uint8), digits.target.astype(np.uint8)
     parts = train_test_split(images, labels, test_size=HELDOUT_COUNT, stratify=labels, random_state=SPLIT_SEED)
@@ -93,6 +96,18 @@ def save_calibration(training: Digits, folder: Path, seed: int) -> None:
     for number, index in enumerate(chosen):
         frame = render(training.images[index], np.random.default_rng((seed, CALIBRATION, number)))
         (folder / f"{number:04d}_{training.labels[index]}.jpg").write_bytes(jpeg(frame))
+
+
+def save_evaluation(heldout: Digits, folder: Path, seed: int) -> None:
+    """Write frames of held-out digits, LABEL/NNNN.jpg, for the builder to see whether its recipe is that of the training."""
+    rng = np.random.default_rng((seed, EVALUATION, CHOOSING))
+    for label in range(CLASSES):
+        of_label = folder / str(label)
+        of_label.mkdir(parents=True, exist_ok=True)
+        chosen = rng.permutation(np.flatnonzero(heldout.labels == label))[:EVALUATION_PER_LABEL]
+        for number, index in enumerate(chosen):
+            frame = render(heldout.images[index], np.random.default_rng((seed, EVALUATION, label, number)))
+            (of_label / f"{number:04d}.jpg").write_bytes(jpeg(frame))
 
 
 def rendered(digits: Digits, count: int, use: int, seed: int) -> tuple[npt.NDArray[np.float32], Picture]:
@@ -151,7 +166,7 @@ def network() -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train the digits model: DIR/saved_model, DIR/labels.txt, DIR/calibration."
+        description="Train the digits model: DIR/saved_model, DIR/labels.txt, DIR/calibration, DIR/evaluate."
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument(

@@ -12,6 +12,18 @@ import pytest
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SEED = 2026  # neither the demo's nor one that the model was chosen by
 FRAMES = 200
+EVALUATED = 20  # frames a label
+
+# train.py up to its training: no scikit-learn, so no training digits but blank ones; and no TensorFlow.
+PREPARE = """
+import sys, numpy as np, train
+def stop(*_): sys.exit(0)
+with np.load(train.HELDOUT) as file:
+    heldout = train.Digits(file["images"], file["labels"])
+blank = heldout._replace(images=np.zeros_like(heldout.images))
+train.split, train.rendered = lambda: (blank, heldout), stop
+train.main(["--output", sys.argv[1], "--heldout", sys.argv[1] + "/heldout.npz"])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +41,13 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     subprocess.run(command, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training")
+    subprocess.run([sys.executable, "-c", PREPARE, str(folder)], check=True, capture_output=True, cwd=DIGITS)
+    return folder / "evaluate"
 
 
 @pytest.mark.parametrize("bundle", ["digits", "digits-int8"])
@@ -55,6 +74,30 @@ def test_frames_are_a_cameras(frames):
     pictures = [cv2.imread(str(path)) for path in paths[:10]]
     assert {picture.shape for picture in pictures} == {(480, 640, 3)}
     assert len({picture.tobytes() for picture in pictures}) == 10
+
+
+def test_evaluation_frames_lie_in_a_folder_a_label(evaluation):
+    """train.py leaves as many frames of each label as of any other, in folders that are called as the model's labels are."""
+    labels = (DIGITS / "models" / "digits" / "labels.txt").read_text().split()
+    assert sorted(path.name for path in evaluation.iterdir()) == labels
+    frames = {label: sorted((evaluation / label).iterdir()) for label in labels}
+    assert {label: len(paths) for label, paths in frames.items()} == dict.fromkeys(labels, EVALUATED)
+    assert len({path.read_bytes() for paths in frames.values() for path in paths}) == EVALUATED * len(labels)
+    assert cv2.imread(str(frames["0"][0])).shape == (480, 640, 3)
+
+
+def test_evaluation_frames_show_held_out_digits(evaluation, tmp_path):
+    """The model finds in each folder the digit that it is called after; of training digits, here blank, it could not."""
+    results = tmp_path / "results.jsonl"
+    command = [sys.executable, "-m", "edge_runner", "--config", str(DIGITS / "digits.yaml")]
+    for setting in (f"camera.path={evaluation}/*/*.jpg", f"outputs.1.path={results}"):
+        command += ["--set", setting]
+    subprocess.run(command, check=True, capture_output=True)
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    frames = sorted(evaluation.glob("*/*.jpg"))
+    assert [line["source"] for line in lines] == [path.name for path in frames]
+    answers = [line["classifications"][0]["label"] for line in lines]
+    assert sum(answer == path.parent.name for answer, path in zip(answers, frames, strict=True)) / len(lines) >= 0.97
 
 
 def test_held_out_digits_are_scikit_learns():

@@ -170,9 +170,8 @@ def build_engine(settings: Settings) -> Engine:
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
     if model.manifest and model.manifest.proof.get("verdict") != "passed":
-        log.warning(
-            "%s: the proof of this bundle failed when it was built: its answers are not the SavedModel's", model.path
-        )
+        why = "; ".join(model.manifest.proof.get("objections", ())) or "its answers are not the SavedModel's"
+        log.warning("%s: the proof of this bundle failed when it was built: %s", model.path, why)
     if preprocessor.doubt:
         log.warning("%s: %s", model.path, preprocessor.doubt)
     return Engine(model, interpreter, preprocessor, task)

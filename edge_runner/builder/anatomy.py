@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_runner.builder.found import OPEN, Found, Signature
@@ -58,14 +58,14 @@ def origin(order: Order, found: Found, manifest: Manifest) -> Section:
     facts = Facts(
         (
             ("Built from", _exact(order.model)),
-            *((SOURCE.get(key, key), _exact(value)) for key, value in manifest.source.items() if key not in TOLD),
+            *_source(manifest, order.model.name),
             ("Labels", _exact(order.labels)),
             ("Calibration", "none: the samples were made up" if made_up(order) else _exact(order.calibration)),
             ("Evaluation", _exact(order.evaluate)),
             ("Loaded under", ", ".join(manifest.runtimes) or "no runtime"),
             ("Target", target(order, manifest)),
             ("Made", manifest.created),
-            ("Made by", ", ".join(f"{tool} {version}" for tool, version in {**found.tools, **manifest.tools}.items())),
+            ("Made by", ", ".join(f"{tool} {version}" for tool, version in {**manifest.tools, **found.tools}.items())),
         )
     )
     files = Table(
@@ -83,6 +83,13 @@ def described(spec: TensorSpec) -> str:
 def _named(signature: Signature, found: Found) -> str:
     chosen = signature.name == found.pinned.name and len(found.signatures) > 1
     return signature.name + (" (chosen)" if chosen else "")
+
+
+def _source(manifest: Manifest, name: str) -> Iterator[tuple[str, str]]:
+    """What the manifest says of the source, but for what is said already."""
+    for key, value in manifest.source.items():
+        if key not in TOLD and value != name:
+            yield SOURCE.get(key, key), _exact(value)
 
 
 def _listed(task: Mapping[str, Any]) -> str:

@@ -13,10 +13,10 @@ from typing import Any
 
 from edge_runner import __version__
 from edge_runner.builder import evaluate
-from edge_runner.builder.order import Mode, Order, check_order
+from edge_runner.builder.order import Mode, Objections, Order, check_order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Comparison, compared, make_goldens
-from edge_runner.builder.recipes import check_scaling
+from edge_runner.builder.recipes import check_recipe
 from edge_runner.builder.report import REPORT_HTML, REPORT_MD, Account, GoldenView, html, markdown
 from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
 from edge_runner.builder.samples import Pictures, Samples, golden_pictures, made_up_pictures
@@ -44,7 +44,6 @@ from edge_runner.model.preprocess import Preprocessor
 from edge_runner.task.base import Task
 from edge_runner.task.classify import Classify
 
-NOT_VERIFIED = "not verified"
 NO_PICTURES = "none: it is not fed pictures"
 WORDS_MOST = 3
 
@@ -61,6 +60,10 @@ class Tried:
 def build(order: Order, progress: Progress) -> Manifest:
     """Build a bundle in `order.output`; raise EdgeRunnerError, with nothing left behind, where it cannot be."""
     check_order(order)
+    objections = Objections(order.force)
+    with objections.noted():
+        if order.recipe:
+            check_recipe(order.recipe)
     with (
         staged(order.output) as stage,
         tempfile.TemporaryDirectory(prefix="edge-runner-") as scratch,
@@ -68,9 +71,7 @@ def build(order: Order, progress: Progress) -> Manifest:
             SavedModel, order.model, Path(scratch), order.signature, order.input_shape, verbose=order.verbose
         ) as worker,
     ):
-        bench = Workbench(order, progress, worker, Path(scratch))
-        for line in bench.found.lines():
-            progress.say(line)
+        bench = Workbench(order, progress, objections, worker, Path(scratch))
         manifest = _assemble(bench, stage)
         name = f"{manifest.name}-{manifest.version}"
         progress.say(f"{order.output} and {commit(stage, order.output, name)}")
@@ -80,15 +81,12 @@ def build(order: Order, progress: Progress) -> Manifest:
 def _assemble(bench: Workbench, stage: Path) -> Manifest:
     """Everything between a model that could be opened and a bundle's files in `stage`."""
     order = bench.order
-    if order.recipe and not order.force:
-        check_scaling(order.recipe, bench.found.scaling)
-    bench.calibration  # noqa: B018  (raises before the first conversion)
     plain = bench.built("none")
     recipes = _recipes(bench, plain)
     samples = bench.labelled.pictures if bench.labelled else bench.calibration
     reference = bench.answers(samples, "verification")
     outcomes = [_tried(bench, mode, plain, samples, reference) for mode in order.modes]
-    chosen = _chosen(order, outcomes)
+    chosen = _chosen(bench, outcomes)
     found = _evaluation(bench, recipes, chosen)
     goldens = _goldens(bench, chosen.built, samples)
     manifest = _written(bench, stage, chosen, goldens, found)
@@ -115,9 +113,8 @@ def _recipes(bench: Workbench, plain: Built) -> tuple[RecipeTrial, ...]:
     searched = bench.labelled.some(evaluate.SEARCHED_MOST)
     with bench.progress.bar("every recipe", len(searched.truths)) as done:
         trials = evaluate.search(searched, bench.order.recipe, plain.interpreter, plain.task, done)
-    wrong = evaluate.objection(trials)
-    if wrong and not bench.order.force:
-        raise ModelError(f"{wrong} (--force builds it as it was said)")
+    with bench.objections.noted():
+        evaluate.check_recipes(trials)
     return trials
 
 
@@ -143,23 +140,23 @@ def _tried(bench: Workbench, mode: Mode, plain: Built, samples: Samples, referen
     return Tried(trial, built, comparison)
 
 
-def _chosen(order: Order, outcomes: Sequence[Tried | Trial]) -> Tried:
+def _chosen(bench: Workbench, outcomes: Sequence[Tried | Trial]) -> Tried:
     """The first whose loss is within --max-loss; raise ModelError where none is, but with --force the one that loses least."""
+    allowed = bench.order.max_loss
     tried = [outcome for outcome in outcomes if isinstance(outcome, Tried)]
-    within = [t for t in tried if t.trial.loss <= order.max_loss]
+    within = [t for t in tried if t.trial.loss <= allowed]
     if within:
         return within[0]
     best = min(tried, key=lambda t: t.trial.loss)
-    if not order.force:
-        trial = best.trial
-        lost = (
-            f"changes {trial.changed:.1%} of the answers to {trial.samples} samples"
-            if trial.accuracy is None
-            else f"loses {trial.loss:.1%} of top-1 on {trial.samples} labelled pictures"
-        )
+    trial = best.trial
+    lost = (
+        f"changes {trial.changed:.1%} of the answers to {trial.samples} samples"
+        if trial.accuracy is None
+        else f"loses {trial.loss:.1%} of top-1 on {trial.samples} labelled pictures"
+    )
+    with bench.objections.noted():
         raise ModelError(
-            f"the model converted as {trial.mode} {lost}; allowed {order.max_loss:.1%}"
-            " (--max-loss allows more; --force keeps it, marked as failed)"
+            f"the model converted as {trial.mode} {lost}; allowed is {allowed:.1%}, and --max-loss allows more"
         )
     return best
 
@@ -173,16 +170,20 @@ def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Trie
     saved_model, tflite = (
         evaluate.accuracy(w, truths) for w in (chosen.comparison.expected, chosen.comparison.winners)
     )
-    wrong = evaluate.shifted(chosen.comparison.expected, truths)
-    if wrong and not bench.order.force:
-        raise ModelError(f"{wrong} (--force builds it all the same)")
+    verdict = evaluate.verdict(saved_model, len(chosen.built.task.labels))
+    with bench.objections.noted():
+        evaluate.check_labels(chosen.comparison.expected, truths)
+        if verdict != evaluate.VERIFIED and bench.labels and not bench.order.labels:
+            raise ModelError(
+                f"{verdict}; the labels are the sub-folders' names in their order: name the model's own with --labels"
+            )
     return Evaluation(
         pictures=len(truths),
         searched=min(evaluate.SEARCHED_MOST, len(truths)),
         saved_model=saved_model,
         tflite=tflite,
         trials=recipes,
-        verdict=evaluate.objection(recipes) or wrong or evaluate.verdict(saved_model, len(chosen.built.task.labels)),
+        verdict=evaluate.NOT_VERIFIED if bench.objections.found else verdict,
     )
 
 
@@ -253,14 +254,15 @@ def _proof(bench: Workbench, trial: Trial, found: Evaluation | None) -> dict[str
     """The manifest's proof: what was measured, and the verdict on it."""
     order = bench.order
     proof: dict[str, Any] = {
-        "verdict": "passed" if trial.loss <= order.max_loss else "failed",
+        "verdict": "failed" if bench.objections.found else "passed",
+        "objections": bench.objections.found,
         "samples": trial.samples,
         "changed": round(trial.changed, 6),
         "loss": round(trial.loss, 6),
         "max_loss": order.max_loss,
         "outputs": [{"name": p.output, "cosine": p.cosine, "max_abs_error": p.max_abs_error} for p in trial.parities],
         "target": order.target if bench.gate else f"not tried: {bench.without_gate}",
-        "recipe": found.verdict if found else (NOT_VERIFIED if order.recipe else NO_PICTURES),
+        "recipe": found.verdict if found else (evaluate.NOT_VERIFIED if order.recipe else NO_PICTURES),
     }
     return {**proof, "evaluation": found.plain()} if found else proof
 

@@ -15,7 +15,7 @@ from edge_runner.builder.proof import winner
 from edge_runner.builder.recipes import variants
 from edge_runner.builder.samples import Pictures, find_pictures, spread
 from edge_runner.builder.trial import RecipeTrial
-from edge_runner.errors import SettingError
+from edge_runner.errors import ModelError, SettingError
 from edge_runner.frame import Tensor
 from edge_runner.model.interpreter import Interpreter
 from edge_runner.model.preprocess import Preprocessor, Recipe
@@ -25,6 +25,8 @@ PICTURES_LEAST = 20
 SEARCHED_MOST = 400  # pictures that go through every recipe
 BETTER_BY = 0.05  # another recipe's accuracy, to stop the build
 BEYOND_CHANCE_LEAST = 0.2  # of the way from guessing to knowing all; less, and labels or pictures are not the model's
+
+VERIFIED, NOT_VERIFIED = "verified", "not verified"
 
 Truths = list[int]
 
@@ -94,38 +96,34 @@ def search(
     return tuple(RecipeTrial(name, recipe, int(r) / count) for (name, recipe, _), r in zip(named, right, strict=True))
 
 
-def objection(trials: Sequence[RecipeTrial]) -> str:
-    """Why the build must stop: another recipe is clearly better. Empty where none is."""
+def check_recipes(trials: Sequence[RecipeTrial]) -> None:
+    """Raise ModelError where another recipe than the first is clearly better."""
     ordered, best = trials[0], max(trials, key=lambda trial: trial.accuracy)
-    if best.accuracy <= ordered.accuracy + BETTER_BY:
-        return ""
-    return (
-        f"the recipe is wrong: with {ordered.name} the model is right on {ordered.accuracy:.1%} of the labelled pictures,"
-        f" with {best.name} on {best.accuracy:.1%}; build it with that"
-    )
+    if best.accuracy > ordered.accuracy + BETTER_BY:
+        raise ModelError(
+            f"the recipe is wrong: with {ordered.name} the model is right on {ordered.accuracy:.1%} of the labelled pictures,"
+            f" with {best.name} on {best.accuracy:.1%}; build it with that"
+        )
 
 
-def shifted(winners: Sequence[int], truths: Truths) -> str:
-    """Why the build must stop: the labels are off by a line. Empty where they are not."""
+def check_labels(winners: Sequence[int], truths: Truths) -> None:
+    """Raise ModelError where the answers fit the labels moved by a line."""
     right = {shift: float(np.mean(np.array(winners) == np.array(truths) + shift)) for shift in (-1, 0, 1)}
     best = max(right, key=lambda shift: right[shift])
-    if right[best] <= right[0] + BETTER_BY:
-        return ""
-    what = (
-        "lack a first line, such as 'background'" if best == 1 else "have a first line too many, such as 'background'"
-    )
-    return (
-        f"the labels are off by one: {right[0]:.1%} of the answers are right, {right[best]:.1%} would be with the labels moved"
-        f" by a line; they {what}"
-    )
+    what = "lack a first line" if best == 1 else "have a first line too many"
+    if right[best] > right[0] + BETTER_BY:
+        raise ModelError(
+            f"the labels are off by one: {right[0]:.1%} of the answers are right, {right[best]:.1%} would be with the labels"
+            f" moved by a line; they {what}, such as 'background'"
+        )
 
 
 def verdict(top1: float, classes: int) -> str:
     """`verified`, or why an accuracy, 0..1, says too little to vouch for a recipe."""
     chance = 1 / classes
     if (top1 - chance) / (1 - chance) >= BEYOND_CHANCE_LEAST:
-        return "verified"
-    return f"not verified: top-1 is {top1:.1%}, with {classes} classes hardly better than guessing"
+        return VERIFIED
+    return f"{NOT_VERIFIED}: top-1 is {top1:.1%}, with {classes} classes hardly better than guessing"
 
 
 def accuracy(winners: Sequence[int], truths: Truths) -> float:

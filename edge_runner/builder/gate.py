@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,13 +117,10 @@ def open_gate(target: str, say: Say) -> Gate:
             return Gate(name, version)
     except RuntimeMissingError:
         pass
-    refused = []
     for python in _pythons():
-        try:
+        with suppress(CannotExistError):
             return Gate(name, version, python, _installed(name, version, python, say))
-        except CannotExistError as error:
-            refused.append(str(error))
-    raise CannotExistError(f"{name} {version} has no wheel for this machine ({'; '.join(refused)})")
+    raise CannotExistError(f"{name} {version} has no wheel for a Python on this machine")
 
 
 def _pythons() -> list[str]:

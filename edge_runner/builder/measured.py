@@ -79,7 +79,7 @@ def _cells(size_bytes: int, top: Sequence[str]) -> list[str]:
 
 def _rows(trial: Trial, labelled: bool, tag: tuple[str, Tone], chosen: bool) -> Iterator[Row]:
     top = [MISSING if trial.accuracy is None else percent(trial.accuracy)] if labelled else []
-    if trial.refused or not trial.parities:
+    if not trial.parities:
         yield Row((trial.mode, *_cells(trial.size_bytes, top)), *tag, chosen)
         return
     own = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from edge_runner.builder.gate import parse_target
-from edge_runner.builder.recipes import check_recipe
 from edge_runner.errors import ModelError, SettingError
 from edge_runner.model.bundle import MANIFEST
 from edge_runner.model.labels import read_labels
@@ -56,6 +57,24 @@ class Order:
         return AUTO_MODES if self.quantize == "auto" else (self.quantize,)
 
 
+class Objections:
+    """What speaks against a model, and does not keep it from being built with --force. `found` goes into the manifest."""
+
+    def __init__(self, force: bool) -> None:
+        self._force = force
+        self.found: list[str] = []
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Let an error pass, or with --force note it and go on."""
+        try:
+            yield
+        except (ModelError, SettingError) as error:
+            if not self._force:
+                raise type(error)(f"{error} (--force builds it all the same, marked as failed)") from error
+            self.found.append(str(error))
+
+
 def check_order(order: Order) -> None:
     """Raise for what is wrong and can be known without TensorFlow."""
     _check_model(order.model)
@@ -82,8 +101,6 @@ def check_order(order: Order) -> None:
         raise SettingError(f"--calibration {order.calibration} is not there")
     if order.evaluate and (order.task != "classify" or order.recipe is None):
         raise SettingError(f"--evaluate compares top-1; the task is {order.task}, not classify")
-    if order.recipe and not order.force:
-        check_recipe(order.recipe)
     if order.labels:
         read_labels(order.labels)
     parse_target(order.target)

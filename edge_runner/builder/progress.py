@@ -19,7 +19,16 @@ class Progress:
         from tqdm import tqdm
 
         # disable=None: no bar where standard error is no terminal.
-        with tqdm(total=total, desc=f"  {name}", disable=None, leave=False, file=sys.stderr, dynamic_ncols=True) as bar:
+        shape = None if total else "{desc} …"
+        with tqdm(
+            total=total,
+            desc=f"  {name}",
+            bar_format=shape,
+            disable=None,
+            leave=False,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        ) as bar:
 
             def done(count: int) -> None:
                 bar.update(count - bar.n)

@@ -35,7 +35,7 @@ def check_recipe(recipe: Recipe) -> None:
         mean, std = (",".join(f"{value * LEVELS:g}" for value in values) for values in (recipe.mean, recipe.std))
         raise SettingError(
             f"--std {','.join(map(str, recipe.std))} is of pictures of 0..1, but here x is in 0..255;"
-            f" say --mean {mean} --std {std} (--force takes it as it is)"
+            f" say --mean {mean} --std {std}"
         )
 
 
@@ -50,7 +50,6 @@ def check_scaling(recipe: Recipe, scaling: Scaling | None) -> None:
         f"the model begins with its own layer '{scaling.layer}' (x * {_shown(scaling.factor)} + {_shown(scaling.offset)}), and the"
         f" recipe scales to {low:.4g}..{high:.4g} before it: black and white would be {_span(recipe.std, scaling):.2g} apart"
         + (f"; say --normalize {better}, which leaves it to the model" if better else "")
-        + " (--force takes it as it is)"
     )
 
 

@@ -67,8 +67,8 @@ class Pictures(Samples):
 
     def picture(self, index: int) -> Picture:
         """One picture, uint8 [height, width, 3] BGR."""
-        picture: Path | Picture = self.pictures[index]
-        return read_picture(picture) if isinstance(picture, Path) else picture
+        picture = self.pictures[index]
+        return read_picture(picture) if isinstance(picture, Path) else np.asarray(picture, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def quantized(values: Tensor, spec: TensorSpec) -> Tensor:
         return np.ascontiguousarray(values, dtype=spec.dtype)
     limits = np.iinfo(spec.dtype)
     scaled = np.rint(values.astype(np.float64) / spec.scale) + spec.zero_point
-    return np.clip(scaled, limits.min, limits.max).astype(spec.dtype)
+    return np.asarray(np.clip(scaled, limits.min, limits.max), dtype=spec.dtype)
 
 
 def spread(count: int, most: int) -> list[int]:

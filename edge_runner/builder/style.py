@@ -80,6 +80,7 @@ th, td { padding: 7px 12px; border-bottom: 1px solid var(--hairline); white-spac
 th:first-child, td:first-child { padding-left: 8px; }
 td { vertical-align: top; }
 td.wide { white-space: normal; min-width: 200px; overflow-wrap: anywhere; }
+table:has(tbody tr:nth-child(13)) td { padding-top: 3px; padding-bottom: 3px; }
 thead th { border-bottom: 1px solid var(--faint); }
 .n { text-align: right; }
 tr.on td { font-weight: 600; }
@@ -108,7 +109,7 @@ figcaption { color: var(--quiet); font-size: 13px; line-height: 1.4; margin-top:
 .answers li span:first-child { overflow-wrap: anywhere; }
 .answers li:first-child { color: var(--ink); font-weight: 600; }
 .card.bad .answers li:first-child { color: var(--tone); }
-footer { margin-top: 64px; padding-top: 16px; border-top: 1px solid var(--hairline); }
+footer.quiet { max-width: none; margin-top: 64px; padding-top: 16px; border-top: 1px solid var(--hairline); }
 
 @media (max-width: 560px) {
   main { padding: 28px 16px 48px; }
@@ -150,7 +151,7 @@ footer { margin-top: 64px; padding-top: 16px; border-top: 1px solid var(--hairli
   .cards { grid-template-columns: 1fr 1fr; gap: 10pt; }
   .pair { max-width: 70mm; }
   tr.on, .tag, .pair img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  footer { margin-top: 16pt; padding-top: 6pt; }
+  footer.quiet { margin-top: 16pt; padding-top: 6pt; }
 }
 """
 

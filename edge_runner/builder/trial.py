@@ -47,7 +47,7 @@ class RecipeTrial:
 @dataclass(frozen=True)
 class Evaluation:
     """What --evaluate found. Accuracies are 0..1; `trials` begins with the recipe that was ordered and was made on `searched`
-    of the `pictures`. `verdict` is `verified`, or why it is not; `objection` stops the build, empty where nothing does."""
+    of the `pictures`. `verdict` is `verified`, or why it is not."""
 
     pictures: int
     searched: int
@@ -55,7 +55,6 @@ class Evaluation:
     tflite: float
     trials: tuple[RecipeTrial, ...]
     verdict: str
-    objection: str = ""
 
     def plain(self) -> dict[str, Any]:
         """For the manifest."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from edge_runner.builder.evaluate import Labelled, folder_labels, read_labelled
 from edge_runner.builder.found import Found
 from edge_runner.builder.gate import CannotExistError, Gate, open_gate
 from edge_runner.builder.metadata import Card
-from edge_runner.builder.order import CALIBRATED, Mode, Order
+from edge_runner.builder.order import CALIBRATED, Mode, Objections, Order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Answers
+from edge_runner.builder.recipes import check_scaling
 from edge_runner.builder.samples import (
     Pictures,
     Samples,
@@ -36,6 +36,7 @@ from edge_runner.model.bundle import sha256_of
 from edge_runner.model.flatbuffer import Graph, read_graph
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime, thread_count
 from edge_runner.model.labels import read_labels
+from edge_runner.model.probe import probe
 from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts, Task
 
@@ -72,24 +73,54 @@ class Reference:
 class Workbench:
     """Opens the model and the gate; converts, loads, and asks the SavedModel."""
 
-    def __init__(self, order: Order, progress: Progress, worker: Worker, scratch: Path) -> None:
-        """Raise what is wrong with the target or the model."""
+    def __init__(self, order: Order, progress: Progress, objections: Objections, worker: Worker, scratch: Path) -> None:
+        """Open everything, and say what was found; raise what can be known to be wrong before the first conversion."""
         self.order = order
         self.progress = progress
+        self.objections = objections
         self._worker = worker
         self._scratch = scratch
         self.gate, self.without_gate = self._open_gate()
         self.runtime: Runtime = find_runtime(self.gate.runtime if self.gate and not self.gate.packages else "auto")
         with progress.step("opening the model"):
             self.found: Found = self._call("open")
+        for line in self.found.lines():
+            progress.say(line)
+        with objections.noted():
+            if order.recipe:
+                check_scaling(order.recipe, self.found.scaling)
+        self.labels = self._labels()
+        self.calibration = self._calibration()
+        self.labelled = self._labelled()
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         """What models are loaded under, the target first."""
         return tuple(dict.fromkeys([*([str(self.gate)] if self.gate else []), str(self.runtime)]))
 
-    @cached_property
-    def labels(self) -> tuple[str, ...] | None:
+    def answers(self, samples: Samples, name: str) -> Reference:
+        """Let the SavedModel answer to samples."""
+        folder = self._scratch / name
+        folder.mkdir()
+        with self.progress.bar("the SavedModel's answers", len(samples)) as done:
+            self._call("answer", samples, folder, report=done)
+        return Reference(folder, self.found.pinned.outputs)
+
+    def built(self, mode: Mode) -> Built:
+        """Convert and load; raise ModelError where the converter, the target or the task refuses."""
+        content = self._converted(mode)
+        graph = read_graph(content)
+        try:
+            if self.gate:
+                self.gate.run(content, [])
+            else:
+                probe(content, self.runtime)
+            interpreter = Interpreter(content, self.runtime, thread_count("auto"))
+        except ModelError as error:
+            raise ModelError(f"{self.order.model} as {mode} {error}") from error
+        return Built(mode, content, graph, interpreter, self._task(interpreter, graph))
+
+    def _labels(self) -> tuple[str, ...] | None:
         """The labels, from --labels or else the sub-folders of --evaluate where there are as many as classes."""
         if self.order.labels:
             return read_labels(self.order.labels)
@@ -97,8 +128,7 @@ class Workbench:
         names = folder_labels(self.order.evaluate) if self.order.evaluate and self.order.evaluate.is_dir() else ()
         return names if names and len(outputs) == 1 and outputs[0].shape[-1:] == (len(names),) else None
 
-    @cached_property
-    def calibration(self) -> Samples:
+    def _calibration(self) -> Samples:
         """The samples of --calibration, or made-up ones; raise SettingError where they will not do."""
         path, recipe, inputs = self.order.calibration, self.order.recipe, self.found.pinned.inputs
         samples: Samples
@@ -119,34 +149,13 @@ class Workbench:
                 check_colours(samples)
         return samples.some(CALIBRATION_MOST)
 
-    @cached_property
-    def labelled(self) -> Labelled | None:
+    def _labelled(self) -> Labelled | None:
         """The pictures of --evaluate."""
         if not (self.order.evaluate and self.order.recipe):
             return None
         classes = self.found.pinned.outputs[0].shape[-1]
         labels = self.labels or tuple(map(str, range(classes)))
         return read_labelled(self.order.evaluate, labels, self.order.recipe)
-
-    def answers(self, samples: Samples, name: str) -> Reference:
-        """Let the SavedModel answer to samples."""
-        folder = self._scratch / name
-        folder.mkdir()
-        with self.progress.bar("the SavedModel's answers", len(samples)) as done:
-            self._call("answer", samples, folder, report=done)
-        return Reference(folder, self.found.pinned.outputs)
-
-    def built(self, mode: Mode) -> Built:
-        """Convert and load; raise ModelError where the converter, the target or the task refuses."""
-        content = self._converted(mode)
-        graph = read_graph(content)
-        try:
-            if self.gate:
-                self.gate.run(content, [])
-            interpreter = Interpreter(content, self.runtime, thread_count("auto"))
-        except ModelError as error:
-            raise ModelError(f"{self.order.model} as {mode} {error}") from error
-        return Built(mode, content, graph, interpreter, self._task(interpreter, graph))
 
     def _converted(self, mode: Mode) -> bytes:
         target = self._scratch / f"{mode}.tflite"

@@ -81,7 +81,9 @@ class Worker:
             self._pipe, theirs = context.Pipe()
             noise = self._noise and Path(self._noise.name)
             self._child = context.Process(target=_serve, args=(theirs, noise, self._make, self._arguments), daemon=True)
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits it: Ctrl-C is the parent's to handle
             self._child.start()
+            signal.signal(signal.SIGINT, before)
             theirs.close()
         return self._pipe
 
@@ -101,8 +103,7 @@ class Worker:
 
 
 def _serve(pipe: Connection, noise: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """The child: answers calls until the pipe is closed. Ctrl-C is the parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The child: answers calls until the pipe is closed."""
     if noise:
         _redirect(noise)
         os.environ.update(ENVIRONMENT)

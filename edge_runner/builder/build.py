@@ -67,15 +67,19 @@ def build(order: Order, progress: Progress) -> Manifest:
     with (
         staged(order.output) as stage,
         tempfile.TemporaryDirectory(prefix="edge-runner-") as scratch,
-        Worker(
-            SavedModel, order.model, Path(scratch), order.signature, order.input_shape, verbose=order.verbose
-        ) as worker,
+        _worker(order, Path(scratch)) as worker,
     ):
         bench = Workbench(order, progress, objections, worker, Path(scratch))
         manifest = _assemble(bench, stage)
         name = f"{manifest.name}-{manifest.version}"
         progress.say(f"{order.output} and {commit(stage, order.output, name)}")
     return manifest
+
+
+def _worker(order: Order, folder: Path) -> Worker:
+    """TensorFlow, in a process of its own."""
+    opened = (order.model, folder, order.signature, order.input_shape)
+    return Worker(SavedModel, *opened, folder=folder, verbose=order.verbose)
 
 
 def _assemble(bench: Workbench, stage: Path) -> Manifest:

@@ -8,16 +8,17 @@ from edge_runner.builder.found import Found, Scaling
 from edge_runner.builder.order import Mode, Order
 from edge_runner.builder.page import Block, Facts, Mono, Row, Section, Table, Text, Tile, Tiles, Tone
 from edge_runner.builder.trial import Evaluation, Trial
-from edge_runner.builder.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, passed, recipe_state
+from edge_runner.builder.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, recipe_state
 from edge_runner.builder.words import MISSING, cosine, limit, listed, percent, real, size
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Recipe
 
 RECIPES: dict[str, tuple[Tone, str]] = {
     VERIFIED: ("good", "by accuracy on labelled pictures"),
-    NOT_VERIFIED: ("caveat", "labelled pictures would tell"),
+    NOT_VERIFIED: ("caveat", "nothing vouches for it yet"),
     NO_RECIPE: ("", "the model is not fed pictures"),
 }
+UNCONVINCING: tuple[Tone, str] = ("caveat", "labelled pictures do not bear it out")
 
 
 def tiles(order: Order, found: Found, manifest: Manifest, trial: Trial, evaluation: Evaluation | None) -> Tiles:
@@ -25,11 +26,11 @@ def tiles(order: Order, found: Found, manifest: Manifest, trial: Trial, evaluati
     sizes = f"{size(found.size_bytes)} → {size(trial.size_bytes)}"
     loss = f"of {trial.samples:,} samples; loss {percent(trial.loss)}, allowed {limit(order.max_loss)}"
     state = recipe_state(manifest)
-    tone, note = RECIPES[state]
+    tone, note = RECIPES[state] if evaluation is None or state != NOT_VERIFIED else UNCONVINCING
     return Tiles(
         (
             Tile("SavedModel → .tflite", sizes, f"mode {trial.mode}"),
-            Tile("Answers changed", percent(trial.changed), loss, "" if passed(manifest) else "bad"),
+            Tile("Answers changed", percent(trial.changed), loss, "bad" if trial.loss > order.max_loss else ""),
             _agreement(trial, evaluation),
             Tile("Recipe", state, note, tone),
         )
@@ -101,7 +102,7 @@ def _tag(trial: Trial, order: Order, chosen: Mode) -> tuple[str, Tone]:
         return "refused", "caveat"
     lossy = trial.loss > order.max_loss
     words = ["chosen"] * (trial.mode == chosen) + ["loses too much"] * lossy
-    return ", ".join(words), "bad" if lossy else "good" if words else ""
+    return ", ".join(words), "bad" if lossy else ""
 
 
 def _steps(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -126,7 +127,6 @@ def _accuracies(evaluation: Evaluation) -> Iterator[tuple[str, str]]:
     yield "Top-1, .tflite", f"{percent(evaluation.tflite)} of them"
     if evaluation.verdict != VERIFIED:
         yield "Evaluation", evaluation.verdict
-    yield "Objection", evaluation.objection
 
 
 def _recipes(evaluation: Evaluation) -> Iterator[Block]:
@@ -136,8 +136,8 @@ def _recipes(evaluation: Evaluation) -> Iterator[Block]:
     rows = (
         Row(
             (Mono(trial.name), percent(trial.accuracy)),
-            *(("ordered", "good") if trial is ordered else ("", "")),
-            trial is ordered,
+            tag="ordered" if trial is ordered else "",
+            chosen=trial is ordered,
         )
         for trial in best_first
     )

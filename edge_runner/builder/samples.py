@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,15 +162,21 @@ def check_colours(pictures: Pictures) -> None:
 def read_arrays(path: Path) -> Arrays:
     """The arrays of an .npz; raise SettingError where it is none, or has nothing to feed a model with."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingError(f"{path} cannot be read as an .npz of arrays: {error}") from error
     if not arrays or any(not array.ndim or not len(array) for array in arrays.values()):
         raise SettingError(f"{path} holds no samples; wanted is an array [samples, …] for each input, by its name")
     if len({len(array) for array in arrays.values()}) > 1:
         counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())
         raise SettingError(f"{path}: its arrays have not equally many samples ({counts})")
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            broken = len(array) - int(np.isfinite(array).reshape(len(array), -1).all(axis=1).sum())
+            raise SettingError(
+                f"{path}: {broken} of the {len(array)} samples of '{name}' hold values that are no finite numbers"
+            )
     return Arrays(arrays, str(path))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_runner.errors import OutputError
+from edge_runner.errors import EdgeRunnerError, OutputError
 
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
 
@@ -26,8 +26,11 @@ def staged(target: Path) -> Iterator[Path]:
         raise OutputError(f"{target}: {(error.strerror or str(error)).lower()}") from error
     try:
         yield folder
+    except EdgeRunnerError:
+        raise
     except OSError as error:
-        raise OutputError(f"{target}: {(error.strerror or str(error)).lower()}") from error
+        place = error.filename or target
+        raise OutputError(f"{place}: {(error.strerror or str(error)).lower()}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

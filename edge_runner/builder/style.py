@@ -85,8 +85,9 @@ thead th { border-bottom: 1px solid var(--faint); }
 .n { text-align: right; }
 tr.on td { font-weight: 600; }
 tr.on { background: rgb(31 95 139 / .07); }
-.tag { display: inline-block; margin-left: 8px; padding: 0 8px; border-radius: 9px; background: var(--wash); color: var(--tone);
-  font-size: 12px; font-weight: 600; line-height: 18px; border: 1px solid currentcolor; white-space: nowrap; }
+.tag { display: inline-block; margin-left: 8px; padding: 0 8px; border-radius: 9px; background: var(--wash);
+  color: var(--tone, var(--accent)); font-size: 12px; font-weight: 600; line-height: 18px;
+  border: 1px solid currentcolor; white-space: nowrap; }
 
 .plots { display: flex; flex-wrap: wrap; gap: 16px 40px; }
 .plots figure { flex: 0 1 440px; }

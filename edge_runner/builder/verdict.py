@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from edge_runner.builder.order import Order
 from edge_runner.builder.page import Tone, Verdict
@@ -31,17 +32,17 @@ NOT_TRIED = "not tried"
 
 def judge(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Verdict:
     """Good: the proof was passed and the recipe is verified. What is not known is a caveat; what is known to be wrong is bad."""
-    tone = _tone(order, manifest, evaluation)
-    reasons = [_proof(order, manifest, evaluation), _recipe(manifest, evaluation), *_caveats(order, manifest)]
-    if wrong := _wrong(evaluation):
-        reasons.insert(0, _sentence(wrong))
+    caveats = list(_caveats(order, manifest))
+    doubtful = caveats or recipe_state(manifest) == NOT_VERIFIED
+    tone: Tone = "bad" if not passed(manifest) else "caveat" if doubtful else "good"
+    reasons = [*_proof(order, manifest, evaluation), _recipe(manifest, evaluation), *caveats]
     if tone == "bad":
         reasons.append("The bundle is kept only because --force asked for it.")
     return Verdict(tone, TITLES[tone], tuple(reasons))
 
 
 def passed(manifest: Manifest) -> bool:
-    """Whether the .tflite gives the SavedModel's answers."""
+    """Whether nothing that was measured speaks against it."""
     return bool(manifest.proof.get("verdict") == "passed")
 
 
@@ -63,20 +64,6 @@ def target(order: Order, manifest: Manifest) -> str:
     return f"{order.target}, {said}" if said.startswith(NOT_TRIED) else said
 
 
-def _tone(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Tone:
-    if not passed(manifest) or _wrong(evaluation):
-        return "bad"
-    return "caveat" if recipe_state(manifest) == NOT_VERIFIED or list(_caveats(order, manifest)) else "good"
-
-
-def _wrong(evaluation: Evaluation | None) -> str:
-    """What the labelled pictures show to be wrong, with the recipe or the labels."""
-    if evaluation is None:
-        return ""
-    unknown = evaluation.verdict == VERIFIED or evaluation.verdict.startswith(NOT_VERIFIED.lower())
-    return evaluation.objection or ("" if unknown else evaluation.verdict)
-
-
 def _caveats(order: Order, manifest: Manifest) -> Iterator[str]:
     """What else nobody has seen yet, and what to do about it."""
     if made_up(order):
@@ -86,15 +73,25 @@ def _caveats(order: Order, manifest: Manifest) -> Iterator[str]:
         yield f"It was {said.replace(NOT_TRIED, f'{NOT_TRIED} under {order.target}', 1)}. Run edge-runner check on the board first."
 
 
-def _proof(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> str:
+def _proof(order: Order, manifest: Manifest, evaluation: Evaluation | None) -> Iterator[str]:
+    """What was found to be wrong; else what was measured."""
+    objections = [_sentence(text) for text in manifest.proof.get("objections", ())]
+    measured = _measured(order, manifest.proof, evaluation)
+    if passed(manifest):
+        yield f"The proof passed: {measured}"
+    else:
+        first, *others = objections or [measured]
+        yield f"The proof FAILED. {first}"
+        yield from others
+
+
+def _measured(order: Order, proof: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """The loss first: with labelled pictures it is of top-1, else the answers that changed."""
-    proof = manifest.proof
-    outcome = "passed" if passed(manifest) else "FAILED"
     allowed = f"allowed is {limit(order.max_loss)}"
     changed = f"{percent(proof.get('changed', 0.0))} of the answers to {proof.get('samples', 0):,} samples changed"
     if evaluation is None:
-        return f"The proof {outcome}: {changed}; {allowed}."
-    return f"The proof {outcome}: the loss of top-1 is {percent(proof.get('loss', 0.0))}, {allowed}. {changed}."
+        return f"{changed}; {allowed}."
+    return f"the loss of top-1 is {percent(proof.get('loss', 0.0))}, {allowed}. {changed}."
 
 
 def _recipe(manifest: Manifest, evaluation: Evaluation | None) -> str:
@@ -115,8 +112,8 @@ def _recipe(manifest: Manifest, evaluation: Evaluation | None) -> str:
 def _what_to_do(manifest: Manifest, evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return f"{UNSEEN} {EVALUATE if manifest.task.get('type') == 'classify' else BY_HAND}"
-    if _wrong(evaluation):
-        return ""  # which stands first
+    if not passed(manifest):
+        return ""  # the objections say it
     why = _sentence(evaluation.verdict.removeprefix(NOT_VERIFIED.lower()).lstrip(" :;,"))
     return f"{why} Build again with another recipe, or with more pictures in --evaluate DIR."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from edge_runner.builder.samples import (
     read_arrays,
 )
 from edge_runner.builder.worker import Report, Worker, WorkerDiedError
-from edge_runner.errors import ModelError, SettingError
+from edge_runner.errors import ModelError, OutputError, SettingError
 from edge_runner.fields import load
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import sha256_of
@@ -41,6 +42,7 @@ from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts, Task
 
 CALIBRATION_LEAST, CALIBRATION_MOST = 20, 500
+FREE_LEAST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,20 @@ class Workbench:
         try:
             return self._worker.call(method, *arguments, report=report)
         except WorkerDiedError as error:
+            self._check_space(error)
             raise ModelError(
                 f"TensorFlow broke down over {self.order.model} ({error}); if it is a Keras model that was saved with"
                 " tf.saved_model.save(…), save it with model.export(…) instead (--verbose shows all of it)"
             ) from error
+        except OSError as error:
+            self._check_space(error)
+            raise
+
+    def _check_space(self, error: Exception) -> None:
+        """The folder for temporary files is another than the bundle's: say so where it is the one that is full."""
+        folder = self._scratch.parent
+        if shutil.disk_usage(folder).free < FREE_LEAST_BYTES:
+            raise OutputError(f"{folder}: no space left on device; TMPDIR may name another folder") from error
 
     def _card(self) -> Card:
         order = self.order

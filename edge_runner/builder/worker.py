@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,6 +21,7 @@ from edge_runner.errors import EdgeRunnerError
 Report = Callable[[int], None]
 """Takes how many of a call's items are done."""
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "ABSL_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+NOISE = "noise.log"
 LAST_WORDS_MOST = 500
 TELLING = re.compile(
     r"^F\d{4} |\bF \w+/|Check failed|LLVM ERROR|terminate called|what\(\):|Assertion|Error: "
@@ -36,12 +36,14 @@ class Worker:
     """Calls methods of `make(*arguments)` in a child process. Each method takes, as its last argument, a Report.
 
     What the child and native code in it print goes to where `verbose` says: here, or nowhere but into an error's last words.
+    `folder` takes that, and the child's temporary files.
     """
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any, verbose: bool = False) -> None:
+    def __init__(self, make: Callable[..., Any], *arguments: Any, folder: Path, verbose: bool = False) -> None:
         self._make = make
         self._arguments = arguments
-        self._noise = None if verbose else tempfile.NamedTemporaryFile("w+b", prefix="edge-runner-", suffix=".log")  # noqa: SIM115
+        self._folder = folder
+        self._noise = None if verbose else folder / NOISE
         self._child: Any = None
         self._pipe: Connection | None = None
 
@@ -50,8 +52,6 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        if self._noise:
-            self._noise.close()
 
     def call(self, method: str, *arguments: Any, report: Report = lambda done: None) -> Any:
         """Call a method; raise what it raised, or WorkerDiedError."""
@@ -79,9 +79,11 @@ class Worker:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
-            noise = self._noise and Path(self._noise.name)
-            self._child = context.Process(target=_serve, args=(theirs, noise, self._make, self._arguments), daemon=True)
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits it: Ctrl-C is the parent's to handle
+            given = (theirs, self._folder, self._noise, self._make, self._arguments)
+            self._child = context.Process(target=_serve, args=given, daemon=True)
+            before = signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # the child inherits it: Ctrl-C is the parent's to handle
             self._child.start()
             signal.signal(signal.SIGINT, before)
             theirs.close()
@@ -95,15 +97,18 @@ class Worker:
             self._pipe = None
 
     def _last_words(self) -> str:
-        if self._noise is None:
+        if self._noise is None or not self._noise.is_file():
             return ""
-        lines = Path(self._noise.name).read_text("utf-8", "replace").strip().splitlines()
+        lines = self._noise.read_text("utf-8", "replace").strip().splitlines()
         words = [line.strip() for line in lines if TELLING.search(line)]
         return f": {words[-1][:LAST_WORDS_MOST]}" if words else ""
 
 
-def _serve(pipe: Connection, noise: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    """The child: answers calls until the pipe is closed."""
+def _serve(
+    pipe: Connection, folder: Path, noise: Path | None, make: Callable[..., Any], arguments: tuple[Any, ...]
+) -> None:
+    """The child: answers calls until the pipe is closed. It may be killed, so its temporary files are somebody else's to remove."""
+    os.environ["TMPDIR"] = str(folder)
     if noise:
         _redirect(noise)
         os.environ.update(ENVIRONMENT)
@@ -116,7 +121,7 @@ def _serve(pipe: Connection, noise: Path | None, make: Callable[..., Any], argum
         try:
             served = served or make(*arguments)
             answer = ("returned", getattr(served, method)(*given, lambda done: pipe.send(("done", done))))
-        except EdgeRunnerError as error:
+        except (EdgeRunnerError, OSError) as error:
             answer = ("refused", error)
         except Exception as error:
             traceback.print_exc()

@@ -34,6 +34,7 @@ INTERPOLATIONS: dict[Interpolation, int] = {
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 CHANNELS: dict[Color, int] = {"rgb": 3, "bgr": 3, "gray": 1}
+LEVELS_LEAST = 64  # that an input of whole numbers must tell apart
 FILLED_LEAST = 0.6  # of a quantised input's range; less is doubtful
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
 
@@ -248,26 +249,25 @@ def _wants_raw_bytes(recipe: Recipe, spec: TensorSpec) -> bool:
 
 def _held(spec: TensorSpec) -> tuple[float, float]:
     """The lowest and the highest real value that a quantised tensor can hold."""
-    limits = np.iinfo(spec.dtype)
-    return (limits.min - spec.zero_point) * spec.scale, (limits.max - spec.zero_point) * spec.scale
+    limits, scale = np.iinfo(spec.dtype), spec.scale or 1.0
+    return (limits.min - spec.zero_point) * scale, (limits.max - spec.zero_point) * scale
 
 
 def _doubt(recipe: Recipe, spec: TensorSpec) -> str | None:
     """A quantised input was calibrated to the values that it gets: compare the recipe's with what it can hold.
 
-    Raise SettingError where it can hold less than half of them.
+    Raise SettingError where it can hold less than half of them, or where whole numbers are too coarse for them.
     """
-    if not spec.quantized or spec.dtype == "int16":
+    if spec.dtype in ("int16", "float16", "float32"):
         return None
     low, high = _held(spec)
     mean, std = (_per_channel(recipe, key) for key in ("mean", "std"))
     ends = np.sort(np.stack([-mean / std, (255 - mean) / std]), axis=0)
     least, most = float(ends[0].min()) + 0.0, float(ends[1].max())  # + 0.0: no "-0" in the message
     common = max(0.0, min(high, most) - max(low, least))
-    says = (
-        f"the recipe gives {least:.4g} to {most:.4g}, but input '{spec.name}' was quantised for {low:.4g} to {high:.4g}"
-    )
-    if common < (most - least) / 2:
+    holds = "was quantised for" if spec.quantized else f"is {spec.dtype} and takes whole numbers,"
+    says = f"the recipe gives {least:.4g} to {most:.4g}, but input '{spec.name}' {holds} {low:.4g} to {high:.4g}"
+    if common < (most - least) / 2 or (not spec.quantized and most - least < LEVELS_LEAST):
         mean_that_fits = -low * 255 / (high - low) + 0.0
         hint = f"mean {mean_that_fits:.4g} and std {255 / (high - low):.4g} would fill it"
         raise SettingError(f"{says}; {hint}", key="preprocess.mean")

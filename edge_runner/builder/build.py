@@ -17,7 +17,7 @@ from edge_runner.builder.order import Mode, Objections, Order, check_order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Comparison, compared, make_goldens
 from edge_runner.builder.recipes import check_recipe
-from edge_runner.builder.report import REPORT_HTML, REPORT_MD, Account, GoldenView, html, markdown
+from edge_runner.builder.report.compose import REPORT_HTML, REPORT_MD, Account, GoldenView, html, markdown
 from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
 from edge_runner.builder.samples import Pictures, Samples, golden_pictures, made_up_pictures
 from edge_runner.builder.savedmodel import SavedModel

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_runner.builder.report import Scatter
 from edge_runner.builder.samples import Pictures, Samples, noisy, quantized
-from edge_runner.builder.trial import Parity
+from edge_runner.builder.trial import Parity, Scatter
 from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.goldens import Golden, Goldens, recipe_dict
 from edge_runner.model.interpreter import Interpreter

@@ -166,7 +166,7 @@ def read_arrays(path: Path) -> Arrays:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise SettingError(f"{path} cannot be read as an .npz of arrays: {error}") from error
-    if not arrays or any(not array.ndim or not len(array) for array in arrays.values()):
+    if not arrays or any(not np.ndim(array) or not len(array) for array in arrays.values()):
         raise SettingError(f"{path} holds no samples; wanted is an array [samples, …] for each input, by its name")
     if len({len(array) for array in arrays.values()}) > 1:
         counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())

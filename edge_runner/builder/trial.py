@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_runner.builder.order import Mode
+from edge_runner.frame import Tensor
 from edge_runner.model.preprocess import Recipe
 
 
@@ -18,6 +19,15 @@ class Parity:
     max_abs_error: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A sample of one output's values, float64 [n]: the SavedModel's and, in the same order, the .tflite's."""
+
+    output: str
+    reference: Tensor
+    got: Tensor
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Worker:
         self._arguments = arguments
         self._folder = folder
         self._noise = None if verbose else folder / NOISE
+        self._noise_before = 0
         self._child: Any = None
         self._pipe: Connection | None = None
 
@@ -81,6 +82,7 @@ class Worker:
             self._pipe, theirs = context.Pipe()
             given = (theirs, self._folder, self._noise, self._make, self._arguments)
             self._child = context.Process(target=_serve, args=given, daemon=True)
+            self._noise_before = self._noise.stat().st_size if self._noise and self._noise.is_file() else 0
             before = signal.signal(
                 signal.SIGINT, signal.SIG_IGN
             )  # the child inherits it: Ctrl-C is the parent's to handle
@@ -99,7 +101,7 @@ class Worker:
     def _last_words(self) -> str:
         if self._noise is None or not self._noise.is_file():
             return ""
-        lines = self._noise.read_text("utf-8", "replace").strip().splitlines()
+        lines = self._noise.read_bytes()[self._noise_before :].decode("utf-8", "replace").splitlines()
         words = [line.strip() for line in lines if TELLING.search(line)]
         return f": {words[-1][:LAST_WORDS_MOST]}" if words else ""
 

@@ -1,76 +1,129 @@
-"""SavedModels to build from, made once: small enough to convert in a second."""
+"""What the builder's tests share: SavedModels, pictures and bundles, each made once for all of them."""
 
-import subprocess
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
 import sys
-import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import cv2
 import numpy as np
 import pytest
 
-BUILD = [sys.executable, "-m", "edge_runner.builder"]
+LEVELS = {"red": (150, 50, 50), "green": (50, 150, 50), "blue": (50, 50, 150), "dark": (30, 30, 30)}
+"""Red, green, blue: as make_saved_models.py wants them."""
+PICTURES_EACH = 8
+MAKE = Path(__file__).parent / "make_saved_models.py"
 
-MAKE = """
-import sys
-from pathlib import Path
-import keras, numpy as np, tensorflow as tf
-keras.utils.set_random_seed(1)
-root = Path(sys.argv[1])
-inputs = keras.Input((16, 16, 3))
-conv = keras.layers.Conv2D(3, 1, activation="relu")
-x = conv(inputs)
-conv.set_weights([np.eye(3).reshape(1, 1, 3, 3), np.zeros(3)])
-x = keras.layers.GlobalAveragePooling2D()(x)
-decides = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.Identity(30.0))
-model = keras.Model(inputs, decides(x))
-model.export(root / "good")
-wavers = keras.layers.Dense(3, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=0.0001))
-keras.Model(inputs, wavers(x)).export(root / "wavering")
-other = keras.Input((16, 16, 3))
-keras.Model([inputs, other], keras.layers.Add()([model(inputs), model(other)])).export(root / "two_inputs")
-keras.Model(inputs, [model(inputs), x]).export(root / "two_outputs")
-pools = [keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
-keras.Sequential(pools).export(root / "any_size")
-class Bare(tf.Module):
-    @tf.function
-    def __call__(self, x):
-        return x
-tf.saved_model.save(Bare(), str(root / "no_signature"))
-class Flex(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3])])
-    def __call__(self, x):
-        return tf.stack([tf.reduce_sum(tf.linalg.det(x[..., :16, 0])), 1.0])[None]
-flex = Flex()
-tf.saved_model.save(flex, str(root / "flex"), signatures=flex.__call__)
-"""
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("saved_models")
-    subprocess.run([sys.executable, "-c", textwrap.dedent(MAKE), str(root)], check=True, capture_output=True)
-    return root
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder once, whichever of pytest-xdist's workers comes first."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def get(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, full = root / f"once-{name}", root / f"once-{name}.full"
+        with (root / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not full.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                folder.mkdir()
+                fill(folder)
+                full.touch()
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("calibration")
-    rng = np.random.default_rng(2)
-    for number in range(24):
-        coarse = rng.integers(0, 128, (6, 8, 3), np.uint8)
-        coarse[..., number % 3] += 100
-        picture = cv2.resize(coarse, (80, 60), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{number:02}.png"), picture)
-    return folder
+def saved_models(once: Once) -> Path:
+    """The folder of make_saved_models.py's models."""
+
+    def fill(folder: Path) -> None:
+        done = commands.run(sys.executable, MAKE, folder, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+        assert done.returncode == 0, done.stderr
+
+    return once("saved_models", fill)
+
+
+@pytest.fixture(scope="session")
+def pictures(once: Once) -> Path:
+    """Labelled pictures: a sub-folder a label, with noise on them, none of the model's size or form."""
+
+    def fill(folder: Path) -> None:
+        chance = np.random.default_rng(5)
+        for label, levels in LEVELS.items():
+            (folder / label).mkdir()
+            for number in range(PICTURES_EACH):
+                noise = chance.integers(-20, 21, (30, 40, 3))
+                picture = np.clip(np.array(levels[::-1]) + noise, 0, 255).astype(np.uint8)
+                assert cv2.imwrite(str(folder / label / f"{number}.png"), picture)
+
+    return once("pictures", fill)
+
+
+@pytest.fixture(scope="session")
+def labels(once: Once) -> Path:
+    """The labels of the models of four classes."""
+    return once("labels", lambda folder: (folder / "colours.txt").write_text("\n".join(commands.LABELS))) / "colours.txt"
+
+
+@pytest.fixture(scope="session")
+def arrays(once: Once) -> Path:
+    """24 samples for the model `two`, and for `lstm`, as .npz."""
+
+    def fill(folder: Path) -> None:
+        chance = np.random.default_rng(6)
+        a, b = chance.standard_normal((2, 24, 8)).astype(np.float32)
+        np.savez(folder / "two.npz", a=a, b=b)
+        np.savez(folder / "lstm.npz", whatever=chance.standard_normal((24, 20, 8)).astype(np.float32))
+
+    return once("arrays", fill)
+
+
+@pytest.fixture(scope="session")
+def made(once: Once, saved_models: Path) -> Callable[..., Path]:
+    """A bundle, built once under this name for all tests: they must not change it. said.txt beside it is what was printed."""
+
+    def get(name: str, model: str, *options: object) -> Path:
+        def fill(folder: Path) -> None:
+            done = commands.build(saved_models / model, *options, output=folder / "bundle")
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""
+            (folder / "said.txt").write_text(done.stdout)
+
+        return once(f"bundle-{name}", fill) / "bundle"
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def colour(made: Callable[..., Path], pictures: Path, labels: Path) -> Path:
+    """The bundle of `colour` with everything: --quantize auto, labels, calibrated, evaluated."""
+    calibrated = ("--calibration", pictures, "--evaluate", pictures)
+    return made("colour", "colour", "--normalize", "0..1", "--quantize", "auto", "--labels", labels, *calibrated)
 
 
 @pytest.fixture
-def build(tmp_path: Path):
-    """Run the builder as scripts/build_model.sh does; return the finished process."""
+def refuse(tmp_path: Path) -> Callable[..., str]:
+    """Let a build fail. It says why in one line, which is returned, and leaves nothing behind."""
 
-    def run(model: Path, *options: object, output: str = "bundle") -> subprocess.CompletedProcess[str]:
-        command = [*BUILD, str(model), "--output", str(tmp_path / output), *map(str, options)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    def run(model: Path, *options: object, code: int = 78) -> str:
+        place, temporary = tmp_path / "place", tmp_path / "temporary"
+        place.mkdir()
+        temporary.mkdir()
+        done = commands.build(model, *options, output=place / "bundle", env={**os.environ, "TMPDIR": str(temporary)})
+        line = commands.refusal(done, code)
+        assert os.listdir(place) == []
+        assert os.listdir(temporary) == []
+        return line
 
     return run

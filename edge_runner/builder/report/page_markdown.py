@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 
-from edge_runner.builder.page import Block, Card, Cards, Code, Facts, Mono, Page, Plots, Row, Table, Text, Tiles
+from edge_runner.builder.report.page import Block, Card, Cards, Code, Facts, Mono, Page, Plots, Row, Table, Text, Tiles
 
 # What Markdown, with GitHub's tables, would take for markup in the middle of a line.
 MARKUP = re.compile(r"[\\`*|]|(?<!\w)_|_(?!\w)|~(?=~)|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[])")

@@ -7,9 +7,9 @@ from typing import Any
 
 from edge_runner.builder.found import OPEN, Found, Signature
 from edge_runner.builder.order import Order
-from edge_runner.builder.page import Code, Facts, Mono, Row, Section, Table, Text
-from edge_runner.builder.verdict import made_up, target
-from edge_runner.builder.words import MISSING, percent, size
+from edge_runner.builder.report.page import Code, Facts, Mono, Row, Section, Table, Text
+from edge_runner.builder.report.verdict import made_up, target
+from edge_runner.builder.report.words import MISSING, percent, size
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import Manifest
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from edge_runner.builder.found import Found, Scaling
 from edge_runner.builder.order import Mode, Order
-from edge_runner.builder.page import Block, Facts, Mono, Row, Section, Table, Text, Tile, Tiles, Tone
+from edge_runner.builder.report.page import Block, Facts, Mono, Row, Section, Table, Text, Tile, Tiles, Tone
+from edge_runner.builder.report.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, recipe_state
+from edge_runner.builder.report.words import MISSING, cosine, limit, listed, percent, real, size
 from edge_runner.builder.trial import Evaluation, Trial
-from edge_runner.builder.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, recipe_state
-from edge_runner.builder.words import MISSING, cosine, limit, listed, percent, real, size
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Recipe
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_runner.builder.style import COLORS, FONTS
+from edge_runner.builder.report.style import COLORS, FONTS
 from edge_runner.frame import Tensor
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from functools import partial
 
 import cv2
 
-from edge_runner.builder import anatomy, measured, page_html, page_markdown, plots
 from edge_runner.builder.found import Found
 from edge_runner.builder.order import Mode, Order
-from edge_runner.builder.page import Block, Card, Cards, Image, Page, Plots, Section, Text
-from edge_runner.builder.trial import Evaluation, Parity, Trial
-from edge_runner.builder.verdict import judge
-from edge_runner.builder.words import cosine, percent, real
-from edge_runner.frame import Picture, Tensor
+from edge_runner.builder.report import anatomy, measured, page_html, page_markdown, plots
+from edge_runner.builder.report.page import Block, Card, Cards, Image, Page, Plots, Section, Text
+from edge_runner.builder.report.verdict import judge
+from edge_runner.builder.report.words import cosine, percent, real
+from edge_runner.builder.trial import Evaluation, Parity, Scatter, Trial
+from edge_runner.frame import Picture
 from edge_runner.model.bundle import Manifest
 
 REPORT_MD, REPORT_HTML = "report.md", "report.html"
@@ -27,15 +27,6 @@ PLOTTED_MOST = 4  # outputs
 ANSWERS_MOST = 3  # a golden picture
 COARSE_BELOW_PX = 160  # a model's input that is narrower is enlarged on the page
 SCORE = re.compile(r" (\d+\.\d+)$")  # at the end of an answer, as `result.Answers.words` has it: `7 0.998`
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """A sample of one output's values, float64 [n]: the SavedModel's and, in the same order, the .tflite's."""
-
-    output: str
-    reference: Tensor
-    got: Tensor
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_runner.builder.order import Order
-from edge_runner.builder.page import Tone, Verdict
+from edge_runner.builder.report.page import Tone, Verdict
+from edge_runner.builder.report.words import limit, percent
 from edge_runner.builder.trial import Evaluation
-from edge_runner.builder.words import limit, percent
 from edge_runner.model.bundle import Manifest
 
 TITLES: dict[Tone, str] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import singledispatch
 from html import escape
 
-from edge_runner.builder.page import (
+from edge_runner.builder.report.page import (
     Block,
     Card,
     Cards,
@@ -26,7 +26,7 @@ from edge_runner.builder.page import (
     Tiles,
     Verdict,
 )
-from edge_runner.builder.style import style_sheet
+from edge_runner.builder.report.style import style_sheet
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SIGNS = {"good": "M13 23l7 7 12-15", "caveat": "M22 12v13m0 7v.01", "bad": "M15 15l14 14m0-14L15 29"}  # in 44 by 44

@@ -11,7 +11,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,8 @@ class Worker:
             given = (theirs, self._folder, self._noise, self._make, self._arguments)
             self._child = context.Process(target=_serve, args=given, daemon=True)
             self._noise_before = self._noise.stat().st_size if self._noise and self._noise.is_file() else 0
-            before = signal.signal(
-                signal.SIGINT, signal.SIG_IGN
-            )  # the child inherits it: Ctrl-C is the parent's to handle
-            self._child.start()
-            signal.signal(signal.SIGINT, before)
+            with _deaf():
+                self._child.start()
             theirs.close()
         return self._pipe
 
@@ -104,6 +102,16 @@ class Worker:
         lines = self._noise.read_bytes()[self._noise_before :].decode("utf-8", "replace").splitlines()
         words = [line.strip() for line in lines if TELLING.search(line)]
         return f": {words[-1][:LAST_WORDS_MOST]}" if words else ""
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A child that is started here inherits the deafness: Ctrl-C is its parent's to handle."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(

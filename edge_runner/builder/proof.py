@@ -17,7 +17,8 @@ from edge_runner.task.base import Task
 from edge_runner.task.classify import Classify
 
 TOLERANCE_STEPS, TOLERANCE_OF_RANGE, TOLERANCE_DRIFTS = 3, 0.001, 4
-SCATTERED_MOST = 4000  # values of an output in the report's plots
+SCATTERED_MOST = 4000  # values of an output in the report's plots, about
+LARGEST_SHOWN = 5  # of each sample's values
 NOISE_OF_RANGE = 1 / 255  # of inputs that are no pictures: as one grey level of a picture
 DIGITS = 6
 
@@ -48,7 +49,7 @@ class Comparison:
         self._scatters: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
 
     def add(self, reference: Sequence[Tensor], got: Sequence[Tensor], every: int) -> None:
-        """Take one sample; every so many-th value goes into the plots."""
+        """Take one sample; every so many-th value goes into the plots, and the largest, which are rare and matter most."""
         self.samples += 1
         broken = any(np.isnan(found).any() for found in got)
         self.changed += broken or self.task.same_answer(reference, got, self.slack) is not None
@@ -61,7 +62,8 @@ class Comparison:
             self._errors[index] = np.fmax(self._errors[index], np.fmax.reduce(np.abs(a - b), initial=0.0))
             low, high = self._extremes[index]
             self._extremes[index] = min(low, a.min(initial=np.inf)), max(high, a.max(initial=-np.inf))
-            self._scatters[index].append((a[::every], b[::every]))
+            shown = _shown(a, every)
+            self._scatters[index].append((a[shown], b[shown]))
 
     def parities(self) -> tuple[Parity, ...]:
         return tuple(
@@ -137,6 +139,11 @@ def _shaken(tensor: Tensor, spec: TensorSpec, seed: int) -> Tensor:
     real = spec.dequantize(tensor).astype(np.float64)
     noise = np.random.default_rng(seed).integers(-1, 2, tensor.shape)
     return quantized(real + noise * _span([real]) * NOISE_OF_RANGE, spec)
+
+
+def _shown(values: Tensor, every: int) -> Tensor:
+    largest = np.argsort(values)[-LARGEST_SHOWN:]
+    return np.union1d(np.arange(0, len(values), every), largest)
 
 
 def _furthest(one: Tensor, other: Tensor) -> float:

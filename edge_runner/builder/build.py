@@ -227,7 +227,7 @@ def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, fou
         name=order.name,
         version=order.version or sha256_of(built.content)[:VERSION_DIGITS],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        task={"type": order.task},
+        task=bench.task,
         preprocess=order.recipe,
         inputs=built.interpreter.inputs,
         outputs=built.interpreter.outputs,

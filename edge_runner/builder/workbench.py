@@ -42,6 +42,7 @@ from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts, Task
 
 CALIBRATION_LEAST, CALIBRATION_MOST = 20, 500
+ACTIVATION_KEY = "task.activation"
 FREE_LEAST_BYTES = 1_000_000
 
 
@@ -80,6 +81,8 @@ class Workbench:
         self.order = order
         self.progress = progress
         self.objections = objections
+        self.task: dict[str, str] = {"type": order.task}
+        """The configuration's `task`, for the manifest."""
         self._worker = worker
         self._scratch = scratch
         self.gate, self.without_gate = self._open_gate()
@@ -194,8 +197,28 @@ class Workbench:
     def _task(self, interpreter: Interpreter, graph: Graph) -> Task:
         cls = load(TASKS[self.order.task])
         source = str(self.order.labels or f"the sub-folders of {self.order.evaluate}")
-        task: Task = cls(cls.Config(), ModelFacts(interpreter.outputs, graph.endings(), self.labels, source))
+        facts = ModelFacts(interpreter.outputs, graph.endings(), self.labels, source)
+        try:
+            task: Task = cls(cls.Config(**self.task), facts)
+        except SettingError as error:
+            if error.key != ACTIVATION_KEY:
+                raise
+            self.task["activation"] = self._activation(interpreter, graph)
+            task = cls(cls.Config(**self.task), facts)
         return task
+
+    def _activation(self, interpreter: Interpreter, graph: Graph) -> str:
+        """What turns the outputs into scores, by what they are, where the last operator does not say it. It is said, and kept."""
+        feed = self.calibration.feeder(interpreter.inputs)
+        tried = range(min(len(self.calibration), CALIBRATION_LEAST))
+        values = np.concatenate([output.ravel() for number in tried for output in interpreter.run(*feed(number))])
+        low, high = float(values.min()), float(values.max())
+        activation = "none" if low >= 0 and high <= 1 else "softmax"
+        self.progress.say(
+            f"the last operator, {graph.endings()[0]}, does not say whether the outputs are scores; they go from {low:.4g} to"
+            f" {high:.4g}: taken as {'scores' if activation == 'none' else 'logits'} (task.activation: {activation})"
+        )
+        return activation
 
     def _check_enough(self, samples: Samples) -> None:
         if len(samples) < CALIBRATION_LEAST and set(self.order.modes) & set(CALIBRATED):

@@ -110,7 +110,7 @@ def _assemble(bench: Workbench, stage: Path) -> Manifest:
 
 
 def _recipes(bench: Workbench, plain: Built) -> tuple[RecipeTrial, ...]:
-    """How every recipe fares on the labelled pictures; raise ModelError where another than the ordered one is right."""
+    """How every recipe fares on the labelled pictures; raise ModelError where another is right, or the labels are wrong."""
     if not (bench.labelled and bench.order.recipe):
         return ()
     assert isinstance(plain.task, Classify)
@@ -118,7 +118,8 @@ def _recipes(bench: Workbench, plain: Built) -> tuple[RecipeTrial, ...]:
     with bench.progress.bar("every recipe", len(searched.truths)) as done:
         trials = evaluate.search(searched, bench.order.recipe, plain.interpreter, plain.task, done)
     with bench.objections.noted():
-        evaluate.check_recipes(trials)
+        evaluate.check_labels(trials, searched.truths, plain.task.labels)
+        evaluate.check_recipes(trials, len(plain.task.labels))
     return trials
 
 
@@ -166,7 +167,7 @@ def _chosen(bench: Workbench, outcomes: Sequence[Tried | Trial]) -> Tried:
 
 
 def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Tried) -> Evaluation | None:
-    """What the labelled pictures say of recipe and labels; raise ModelError where the labels are off by one."""
+    """What the labelled pictures say; raise ModelError where labels that nobody named do not fit."""
     if bench.labelled is None:
         return None
     assert isinstance(chosen.built.task, Classify)
@@ -176,7 +177,6 @@ def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Trie
     )
     verdict = evaluate.verdict(saved_model, len(chosen.built.task.labels))
     with bench.objections.noted():
-        evaluate.check_labels(chosen.comparison.expected, truths)
         if verdict != evaluate.VERIFIED and bench.labels and not bench.order.labels:
             raise ModelError(
                 f"{verdict}; the labels are the sub-folders' names in their order: name the model's own with --labels"

@@ -5,6 +5,7 @@ Goldens go through one recipe on both sides, so they cannot see a wrong mean or 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from edge_runner.task.classify import Classify
 
 PICTURES_LEAST = 20
 SEARCHED_MOST = 400  # pictures that go through every recipe
+PICTURES_A_LABEL_LEAST = 5  # to say what its pictures are mostly answered with
 BETTER_BY = 0.05  # another recipe's accuracy, to stop the build
 BEYOND_CHANCE_LEAST = 0.2  # of the way from guessing to knowing all; less, and labels or pictures are not the model's
 
@@ -80,48 +82,60 @@ def search(
     `interpreter` has float32 inputs, which take the values of any recipe.
     """
     named = [(name, recipe, Preprocessor(recipe, interpreter.inputs[0])) for name, recipe in variants(ordered)]
-    right = np.zeros(len(named), int)
-    for number, truth in enumerate(labelled.truths):
+    winners = np.zeros((len(named), len(labelled.truths)), int)
+    for number in range(len(labelled.truths)):
         picture = labelled.pictures.picture(number)
-        answers: dict[bytes, bool] = {}  # square pictures look the same however they are resized
+        answers: dict[bytes, int] = {}  # square pictures look the same however they are resized
         for index, (_, _, preprocessor) in enumerate(named):
             prepared = np.empty(preprocessor.shape, preprocessor.dtype)
             preprocessor(picture, prepared)
             key = prepared.tobytes()
             if key not in answers:
-                answers[key] = winner(task, interpreter.run(prepared)) == truth
-            right[index] += answers[key]
+                answers[key] = winner(task, interpreter.run(prepared))
+            winners[index, number] = answers[key]
         report(number + 1)
-    count = len(labelled.truths)
-    return tuple(RecipeTrial(name, recipe, int(r) / count) for (name, recipe, _), r in zip(named, right, strict=True))
+    return tuple(
+        RecipeTrial(name, recipe, accuracy(found, labelled.truths), tuple(map(int, found)))
+        for (name, recipe, _), found in zip(named, winners, strict=True)
+    )
 
 
-def check_recipes(trials: Sequence[RecipeTrial]) -> None:
-    """Raise ModelError where another recipe than the first is clearly better."""
+def check_labels(trials: Sequence[RecipeTrial], truths: Truths, labels: Sequence[str]) -> None:
+    """Raise ModelError where other labels explain the answers better than any other recipe does."""
+    ordered, best = trials[0], max(trial.accuracy for trial in trials)
+    shifts = {shift: float(np.mean(np.array(ordered.winners) == np.array(truths) + shift)) for shift in (-1, 1)}
+    shift = max(shifts, key=lambda shift: shifts[shift])
+    renamed, meant = _renamed(ordered.winners, truths)
+    explained = max(shifts[shift], renamed)
+    if explained <= max(best, ordered.accuracy + BETTER_BY) or not _beyond_chance(explained, len(labels)):
+        return
+    if shifts[shift] == explained:
+        what = "lack a first line" if shift == 1 else "have a first line too many"
+        raise ModelError(
+            f"the labels are off by one: {ordered.accuracy:.1%} of the answers are right, {explained:.1%} would be with the"
+            f" labels moved by a line; they {what}, such as 'background'"
+        )
+    truth, answer = next((truth, answer) for truth, answer in meant.items() if truth != answer)
+    raise ModelError(
+        f"the labels are in another order than the model's classes: pictures of '{labels[truth]}' are mostly answered"
+        f" '{labels[answer]}'; {ordered.accuracy:.1%} of the answers are right, {explained:.1%} would be with each label in its"
+        " place; name the model's own with --labels"
+    )
+
+
+def check_recipes(trials: Sequence[RecipeTrial], classes: int) -> None:
+    """Raise ModelError where another recipe than the first is clearly better, and better than guessing."""
     ordered, best = trials[0], max(trials, key=lambda trial: trial.accuracy)
-    if best.accuracy > ordered.accuracy + BETTER_BY:
+    if best.accuracy > ordered.accuracy + BETTER_BY and _beyond_chance(best.accuracy, classes):
         raise ModelError(
             f"the recipe is wrong: with {ordered.name} the model is right on {ordered.accuracy:.1%} of the labelled pictures,"
             f" with {best.name} on {best.accuracy:.1%}; build it with that"
         )
 
 
-def check_labels(winners: Sequence[int], truths: Truths) -> None:
-    """Raise ModelError where the answers fit the labels moved by a line."""
-    right = {shift: float(np.mean(np.array(winners) == np.array(truths) + shift)) for shift in (-1, 0, 1)}
-    best = max(right, key=lambda shift: right[shift])
-    what = "lack a first line" if best == 1 else "have a first line too many"
-    if right[best] > right[0] + BETTER_BY:
-        raise ModelError(
-            f"the labels are off by one: {right[0]:.1%} of the answers are right, {right[best]:.1%} would be with the labels"
-            f" moved by a line; they {what}, such as 'background'"
-        )
-
-
 def verdict(top1: float, classes: int) -> str:
     """`verified`, or why an accuracy, 0..1, says too little to vouch for a recipe."""
-    chance = 1 / classes
-    if (top1 - chance) / (1 - chance) >= BEYOND_CHANCE_LEAST:
+    if _beyond_chance(top1, classes):
         return VERIFIED
     return f"{NOT_VERIFIED}: top-1 is {top1:.1%}, with {classes} classes hardly better than guessing"
 
@@ -129,6 +143,27 @@ def verdict(top1: float, classes: int) -> str:
 def accuracy(winners: Sequence[int], truths: Truths) -> float:
     """The share, 0..1, of samples whose best class is the true one."""
     return float(np.mean(np.array(winners) == np.array(truths)))
+
+
+def _beyond_chance(top1: float, classes: int) -> bool:
+    chance = 1 / classes
+    return classes > 1 and (top1 - chance) / (1 - chance) >= BEYOND_CHANCE_LEAST
+
+
+def _renamed(winners: Sequence[int], truths: Truths) -> tuple[float, dict[int, int]]:
+    """The accuracy if each label stood for the class that its pictures are mostly answered with, and these classes.
+
+    0 where there are too few pictures of a label to tell, or two labels had the same class.
+    """
+    answers: dict[int, Counter[int]] = {}
+    for truth, answer in zip(truths, winners, strict=True):
+        answers.setdefault(truth, Counter())[answer] += 1
+    meant = {truth: counted.most_common(1)[0][0] for truth, counted in answers.items()}
+    if min(counted.total() for counted in answers.values()) < PICTURES_A_LABEL_LEAST or len(set(meant.values())) < len(
+        meant
+    ):
+        return 0.0, meant
+    return sum(counted.most_common(1)[0][1] for counted in answers.values()) / len(truths), meant
 
 
 def _index(name: str, labels: Sequence[str], folder: Path) -> int:

@@ -47,11 +47,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class RecipeTrial:
-    """One recipe's `accuracy`, 0..1, on labelled pictures; `name` is what the command line calls it."""
+    """One recipe's `accuracy`, 0..1, on labelled pictures; `name` is what the command line calls it.
+
+    `winners` are the best classes, one a picture.
+    """
 
     name: str
     recipe: Recipe
     accuracy: float
+    winners: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

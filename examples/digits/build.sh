@@ -2,13 +2,14 @@
 # Train the digits model anew and build both of its bundles. Takes some minutes; needs the workstation's packages.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
-work="$ROOT/build/digits"
+cd "$ROOT" # the report tells the command: by paths that hold everywhere
+work=build/digits
 builder_env "[build,examples]"
-"$ROOT/.venv-build/bin/python" "$ROOT/examples/digits/train.py" --output "$work" "$@"
+.venv-build/bin/python examples/digits/train.py --output "$work" "$@"
 recipe=(--task classify --labels "$work/labels.txt" --normalize 0..1 --color gray --resize crop --interpolation area)
 for mode in none int8; do
     name=digits
     [ "$mode" = none ] || name=digits-$mode
-    "$ROOT/.venv-build/bin/python" -m edge_runner.builder "$work/saved_model" --output "$ROOT/examples/digits/models/$name" \
+    .venv-build/bin/python -m edge_runner.builder "$work/saved_model" --output "examples/digits/models/$name" \
         "${recipe[@]}" --quantize "$mode" --calibration "$work/calibration" --evaluate "$work/evaluate"
 done

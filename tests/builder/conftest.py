@@ -14,12 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_runner.errors import EXIT_CONFIG
+
 LEVELS = {"red": (150, 50, 50), "green": (50, 150, 50), "blue": (50, 50, 150), "dark": (30, 30, 30)}
 """Red, green, blue: as make_saved_models.py wants them."""
 PICTURES_EACH = 8
 MAKE = Path(__file__).parent / "make_saved_models.py"
 
-Once = Callable[[str, Callable[[Path], None]], Path]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
 
-    def get(name: str, fill: Callable[[Path], None]) -> Path:
+    def get(name: str, fill: Callable[[Path], object]) -> Path:
         folder, full = root / f"once-{name}", root / f"once-{name}.full"
         with (root / f"once-{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -73,7 +75,8 @@ def pictures(once: Once) -> Path:
 @pytest.fixture(scope="session")
 def labels(once: Once) -> Path:
     """The labels of the models of four classes."""
-    return once("labels", lambda folder: (folder / "colours.txt").write_text("\n".join(commands.LABELS))) / "colours.txt"
+    lines = "".join(f"{label}\n" for label in commands.LABELS)
+    return once("labels", lambda folder: (folder / "colours.txt").write_text(lines)) / "colours.txt"
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +119,7 @@ def colour(made: Callable[..., Path], pictures: Path, labels: Path) -> Path:
 def refuse(tmp_path: Path) -> Callable[..., str]:
     """Let a build fail. It says why in one line, which is returned, and leaves nothing behind."""
 
-    def run(model: Path, *options: object, code: int = 78) -> str:
+    def run(model: Path, *options: object, code: int | None = EXIT_CONFIG) -> str:
         place, temporary = tmp_path / "place", tmp_path / "temporary"
         place.mkdir()
         temporary.mkdir()

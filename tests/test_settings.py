@@ -192,7 +192,7 @@ def test_mistakes_of_cameras(text, line):
             "3: preprocess.pad: got 256; allowed: a whole number from 0 to 255",
         ),
         ("preprocess: {mean: []}", "3: preprocess.mean: got []; allowed: a number, or a list of such"),
-        ("task: {type: detect}", "3: task.type: got 'detect'; allowed: classify"),
+        ("task: {type: detect}", "3: task.type: got 'detect'; allowed: classify | raw"),
         ("task: {max_results: 0}", "3: task.max_results: got 0; allowed: a whole number from 1"),
         ("task: {score_treshold: 0}", "3: task.score_treshold: unknown key; did you mean 'score_threshold'?"),
         ("task: {allow: [7]}", "3: task.allow.0: got 7 (quote it to make it text); allowed: text"),

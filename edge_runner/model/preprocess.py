@@ -34,7 +34,7 @@ INTERPOLATIONS: dict[Interpolation, int] = {
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 CHANNELS: dict[Color, int] = {"rgb": 3, "bgr": 3, "gray": 1}
-LEVELS_LEAST = 64  # that an input of whole numbers must tell apart
+LEVELS_LEAST = 64  # of a picture's 256 that an input of whole numbers must tell apart
 FILLED_LEAST = 0.6  # of a quantised input's range; less is doubtful
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
 
@@ -267,7 +267,7 @@ def _doubt(recipe: Recipe, spec: TensorSpec) -> str | None:
     common = max(0.0, min(high, most) - max(low, least))
     holds = "was quantised for" if spec.quantized else f"is {spec.dtype} and takes whole numbers,"
     says = f"the recipe gives {least:.4g} to {most:.4g}, but input '{spec.name}' {holds} {low:.4g} to {high:.4g}"
-    if common < (most - least) / 2 or (not spec.quantized and most - least < LEVELS_LEAST):
+    if common < (most - least) / 2 or (most - least) / (spec.scale or 1.0) < LEVELS_LEAST:
         mean_that_fits = -low * 255 / (high - low) + 0.0
         hint = f"mean {mean_that_fits:.4g} and std {255 / (high - low):.4g} would fill it"
         raise SettingError(f"{says}; {hint}", key="preprocess.mean")

@@ -51,7 +51,10 @@ def test_dump(tmp_path: Path, content: bytes) -> None:
     assert (read.recipe, read.tolerances) == (recipe_dict(RECIPE), [TOLERANCE])
     for before, after in zip(made.items, read.items, strict=True):
         assert np.array_equal(before.picture, after.picture)
-        assert (before.inputs[0].dtype, before.inputs[0].tobytes()) == (after.inputs[0].dtype, after.inputs[0].tobytes())
+        assert (before.inputs[0].dtype, before.inputs[0].tobytes()) == (
+            after.inputs[0].dtype,
+            after.inputs[0].tobytes(),
+        )
         assert np.array_equal(before.outputs, after.outputs)
         assert np.array_equal(before.reference, after.reference)
 

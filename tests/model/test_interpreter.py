@@ -200,12 +200,19 @@ def test_wrong_number_of_inputs(load: Callable[[str], Interpreter]) -> None:
             load("colour").run(*tensors)
 
 
+def test_names(digits: Path, load: Callable[[str], Interpreter]) -> None:
+    """Tensors have the names that the model's signature gives them, and their own where there is no signature."""
+    signed = Interpreter((digits / "model.tflite").read_bytes(), find_runtime())
+    assert [spec.name for spec in (*signed.inputs, *signed.outputs)] == ["digits", "output_0"]
+    assert load("quadrant").inputs[0].name == "picture"
+
+
 def test_open_sizes(load: Callable[[str], Interpreter]) -> None:
     """The runtime would make an open size 1, and the model would see one pixel: it is refused with the remedy."""
     with pytest.raises(ModelError) as caught:
         load("any_size")
     assert str(caught.value) == (
-        "leaves the size of input 'picture' open, [1, -1, -1, 3]; export the model with a fixed size and build it again"
+        "leaves the size of input 'picture' open, [1, -1, -1, 3]; build it again with scripts/build_model.sh --input-shape"
     )
     module._refuse_open_sizes([{"name": "picture", "shape_signature": np.array([-1, 8, 8, 3])}])  # an open batch is 1
 
@@ -289,6 +296,9 @@ class Broken:
         ]
 
     get_output_details = get_input_details
+
+    def get_signature_list(self) -> dict[str, Any]:
+        return {}
 
     def tensor(self, index: int) -> Callable[[], np.ndarray]:
         def view() -> np.ndarray:

@@ -381,11 +381,32 @@ def test_said_layout() -> None:
 
 
 @pytest.mark.parametrize(
+    ("dtype", "mean", "std", "says"),
+    [
+        (
+            "uint8",
+            0,
+            255,
+            "gives 0 to 1, but input 'x' is uint8 and takes whole numbers, 0 to 255; mean 0 and std 1 would fill it",
+        ),
+        ("uint8", 127.5, 127.5, "gives -1 to 1"),
+        ("int8", 127.5, 127.5, "takes whole numbers, -128 to 127; mean 128 and std 1"),
+        ("uint8", 128, 1, "gives -128 to 127, but"),
+    ],
+)
+def test_whole_numbers(dtype, mean, std, says):
+    """An input of whole numbers without a scale cannot hold a recipe of fractions: every picture would be black or white."""
+    error = refusal(dtype=dtype, scale=0, zero=0, mean=(float(mean),), std=(float(std),))
+    assert error.key == "preprocess.mean"
+    assert says in str(error)
+
+
+@pytest.mark.parametrize(
     ("dtype", "scale", "zero", "mean", "std", "hint"),
     [
         ("int8", 1 / 255, -128, 0, 1, "mean 0 and std 255 would fill it"),
         ("int8", 1 / 127.5, 0, 0, 1, "mean 128 and std 127.5 would fill it"),
-        ("uint8", 1.0, 0, 127.5, 127.5, None),
+        ("uint8", 1.0, 0, 127.5, 127.5, "mean 0 and std 1 would fill it"),
         ("uint8", 1 / 127.5, 127, 0, 255, None),
         ("uint8", 1 / 128, 128, 0, 128, "would fill it"),
     ],

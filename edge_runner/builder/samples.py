@@ -155,7 +155,7 @@ def check_colours(pictures: Pictures) -> None:
     if all(_is_grey(tried.picture(index)) for index in range(len(tried))):
         raise SettingError(
             f"the pictures of {_folder(pictures)} are grey, but the model is fed {pictures.recipe.color};"
-            " calibrate and verify with what the camera will see (--force takes them)"
+            " calibrate and verify with what the camera will see"
         )
 
 

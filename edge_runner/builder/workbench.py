@@ -148,9 +148,10 @@ class Workbench:
                 f"--calibration {path} is a folder, but without --normalize the model is not fed pictures; name an .npz"
             )
         samples.feeder(inputs)  # raises where they do not fit
-        if path and not self.order.force:
+        with self.objections.noted():
             self._check_enough(samples)
-            if isinstance(samples, Pictures):
+        with self.objections.noted():
+            if path and isinstance(samples, Pictures):
                 check_colours(samples)
         return samples.some(CALIBRATION_MOST)
 
@@ -225,7 +226,7 @@ class Workbench:
             what = "pictures" if isinstance(samples, Pictures) else "samples"
             raise SettingError(
                 f"{self.order.calibration} holds {len(samples)} {what}; calibration wants {CALIBRATION_LEAST},"
-                " better 100, like what the camera will see (--force takes fewer)"
+                " better 100, like what the camera will see"
             )
 
     def _open_gate(self) -> tuple[Gate | None, str]:

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,13 @@ class Worker:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """A child that is started here inherits the deafness: Ctrl-C is its parent's to handle."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A child that is started here inherits the deafness: Ctrl-C is its parent's to handle, which hears of it afterwards."""
+    resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would end the deafness
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _serve(

@@ -35,6 +35,13 @@ class TensorSpec:
         return ((values.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
 
+def differences(one: Tensor, other: Tensor) -> Tensor:
+    """How far apart the values of two tensors are, float64: 0 where they are equal, infinities too; not a number beside one."""
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return np.where(one == other, 0.0, apart)
+
+
 @dataclass(frozen=True)
 class Stamp:
     """When and where a frame was taken.

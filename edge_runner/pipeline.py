@@ -234,6 +234,12 @@ def _recipe(settings: Settings, model: Model) -> Recipe:
         _log_overrides("preprocess", given, goldens.recipe_dict(bundled) or {})
         return Recipe(**{**bundled.__dict__, **given})
     missing = [key for key in ("color", "mean", "std") if key not in given]
+    if missing and model.manifest:
+        raise ModelError(
+            f"{model.path} was built without a recipe: it is not fed pictures, or preprocess must set {', '.join(missing)};"
+            " `edge-runner inspect` replays its goldens",
+            key="model.path",
+        )
     if missing:
         raise SettingError(
             f"{model.path} does not say how its pictures are prepared; set {', '.join(missing)}"

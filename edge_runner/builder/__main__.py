@@ -62,9 +62,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EdgeRunnerError, OSError) as error:
         if options.verbose:
             traceback.print_exc()
-        return _failed(str(error), getattr(error, "exit_code", EXIT_FAILED))
+        option = f"{_option(error.key)}: " if isinstance(error, EdgeRunnerError) and error.key else ""
+        return _failed(f"{option}{error}", getattr(error, "exit_code", EXIT_FAILED))
+    except Exception as error:  # our own mistake: one line all the same
+        if options.verbose:
+            traceback.print_exc()
+        words = f"{type(error).__name__}: {error}"
+        return _failed(f"a mistake in edge-runner itself: {words} (--verbose shows where)", EXIT_FAILED)
     print("\n".join(_summary(manifest)))
     return EXIT_DONE
+
+
+def _option(key: str) -> str:
+    """The option that stands for a configuration's key: `--std` for `preprocess.std`."""
+    return {"model.path": "MODEL"}.get(key, f"--{key.rpartition('.')[2]}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--std", type=_numbers, metavar="S[,S,S]", help="the model sees (x - mean) / std, with x in 0..255"
     )
-    parser.add_argument("--resize", choices=get_args(Resize), default="stretch")
-    parser.add_argument("--interpolation", choices=get_args(Interpolation), default="linear")
+    parser.add_argument("--resize", choices=get_args(Resize), help="default: stretch")
+    parser.add_argument("--interpolation", choices=get_args(Interpolation), help="default: linear")
     parser.add_argument("--color", choices=get_args(Color), help="default: rgb, or what --normalize goes with")
     parser.add_argument(
         "--quantize",
@@ -163,6 +174,10 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     """None for a raw task of which nothing is said. Raise ValueError where the normalisation is not said, or said twice."""
     said = options.mean is not None or options.std is not None
     if options.task == "raw" and not said and options.normalize is None:
+        if options.color or options.resize or options.interpolation:
+            raise ValueError(
+                "--color, --resize and --interpolation are of pictures; say --normalize, or --mean and --std, too"
+            )
         return None
     if said == (options.normalize is not None) or (options.mean is None) != (options.std is None):
         allowed = f"--normalize {' | '.join(NORMALIZATIONS)}, or --mean and --std"
@@ -170,7 +185,9 @@ def _recipe(options: argparse.Namespace) -> Recipe | None:
     mean, std, color = (options.mean, options.std, None) if said else NORMALIZATIONS[options.normalize]
     if color and options.color not in (None, color):
         raise ValueError(f"--normalize {options.normalize} goes with --color {color}, not with {options.color}")
-    return Recipe(options.color or color or "rgb", mean, std, options.resize, options.interpolation)
+    return Recipe(
+        options.color or color or "rgb", mean, std, options.resize or "stretch", options.interpolation or "linear"
+    )
 
 
 def _say(line: str) -> None:

@@ -17,9 +17,9 @@ from edge_runner.builder.order import Mode, Objections, Order, check_order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Comparison, compared, make_goldens
 from edge_runner.builder.recipes import check_recipe
-from edge_runner.builder.report.compose import REPORT_HTML, REPORT_MD, Account, GoldenView, html, markdown
+from edge_runner.builder.report.compose import Account, GoldenView, html, markdown
 from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
-from edge_runner.builder.samples import Pictures, Samples, golden_pictures, made_up_pictures
+from edge_runner.builder.samples import Pictures, Samples, golden_pictures
 from edge_runner.builder.savedmodel import SavedModel
 from edge_runner.builder.stage import commit, staged
 from edge_runner.builder.trial import Evaluation, RecipeTrial, Trial
@@ -33,6 +33,8 @@ from edge_runner.model.bundle import (
     LABELS,
     MANIFEST,
     MODEL,
+    REPORT_HTML,
+    REPORT_MD,
     VERSION_DIGITS,
     Manifest,
     Used,
@@ -60,19 +62,20 @@ class Tried:
 def build(order: Order, progress: Progress) -> Manifest:
     """Build a bundle in `order.output`; raise EdgeRunnerError, with nothing left behind, where it cannot be."""
     check_order(order)
-    objections = Objections(order.force)
+    objections, target = Objections(order.force), order.output.resolve()  # a link stays one
     with objections.noted():
         if order.recipe:
             check_recipe(order.recipe)
     with (
-        staged(order.output) as stage,
+        staged(target) as stage,
         tempfile.TemporaryDirectory(prefix="edge-runner-") as scratch,
         _worker(order, Path(scratch)) as worker,
     ):
         bench = Workbench(order, progress, objections, worker, Path(scratch))
         manifest = _assemble(bench, stage)
         name = f"{manifest.name}-{manifest.version}"
-        progress.say(f"{order.output} and {commit(stage, order.output, name)}")
+        archive = commit(stage, target, name)
+        progress.say(f"{order.output} and {order.output.parent / archive.name}")
     return manifest
 
 
@@ -193,10 +196,9 @@ def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Trie
 
 def _goldens(bench: Workbench, built: Built, samples: Samples) -> Goldens:
     """A few samples as goldens; raise ModelError where the target answers otherwise than this machine's runtime."""
-    if bench.order.recipe:
-        bound = Preprocessor(bench.order.recipe, built.interpreter.inputs[0])
-        source = samples if isinstance(samples, Pictures) else made_up_pictures(bench.order.recipe)
-        chosen: Samples = golden_pictures(source, bound.width, bound.height)
+    if isinstance(samples, Pictures):
+        bound = Preprocessor(samples.recipe, built.interpreter.inputs[0])
+        chosen: Samples = golden_pictures(samples, bound.width, bound.height)
     else:
         chosen = samples.some(GOLDENS_WANTED)
     answers = bench.answers(chosen, "goldens").ordered(built.interpreter.outputs)
@@ -204,14 +206,20 @@ def _goldens(bench: Workbench, built: Built, samples: Samples) -> Goldens:
         interpreter = Interpreter(built.content, bench.runtime)
         slow = Interpreter(built.content, bench.runtime, kernels="reference")
         goldens = make_goldens(chosen, answers, interpreter, slow)
-    if bench.gate and bench.gate.packages:
-        for item, outputs in zip(
-            goldens.items, bench.gate.run(built.content, [g.inputs for g in goldens.items]), strict=True
-        ):
-            wrong = compare(goldens, item, built.interpreter.outputs, outputs, built.task.same_answer)
-            if wrong:
-                raise ModelError(f"{bench.gate} does not answer as {bench.runtime} does: {wrong}")
+    with bench.objections.noted():
+        _check_gate(bench, built, goldens)
     return goldens
+
+
+def _check_gate(bench: Workbench, built: Built, goldens: Goldens) -> None:
+    """Raise ModelError where the target runtime, installed apart, answers otherwise than this environment's."""
+    if not (bench.gate and bench.gate.packages):
+        return
+    answers = bench.gate.run(built.content, [item.inputs for item in goldens.items])
+    for item, outputs in zip(goldens.items, answers, strict=True):
+        wrong = compare(goldens, item, built.interpreter.outputs, outputs, built.task.same_answer)
+        if wrong:
+            raise ModelError(f"{bench.gate} does not answer as {bench.runtime} does: {wrong}")
 
 
 def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, found: Evaluation | None) -> Manifest:

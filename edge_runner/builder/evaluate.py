@@ -6,7 +6,8 @@ Goldens go through one recipe on both sides, so they cannot see a wrong mean or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from edge_runner.builder.recipes import variants
 from edge_runner.builder.samples import Pictures, find_pictures, spread
 from edge_runner.builder.trial import RecipeTrial
 from edge_runner.errors import ModelError, SettingError
-from edge_runner.frame import Tensor
+from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter
 from edge_runner.model.preprocess import Preprocessor, Recipe
 from edge_runner.task.classify import Classify
@@ -79,9 +80,9 @@ def search(
 ) -> tuple[RecipeTrial, ...]:
     """Top-1 through the ordered recipe, which comes first, and every other. Each picture is read once.
 
-    `interpreter` has float32 inputs, which take the values of any recipe.
+    A recipe that the input cannot hold, of whole numbers for one, is none that the model was trained with.
     """
-    named = [(name, recipe, Preprocessor(recipe, interpreter.inputs[0])) for name, recipe in variants(ordered)]
+    named = list(_bound(ordered, interpreter.inputs[0]))
     winners = np.zeros((len(named), len(labelled.truths)), int)
     for number in range(len(labelled.truths)):
         picture = labelled.pictures.picture(number)
@@ -145,6 +146,12 @@ def accuracy(winners: Sequence[int], truths: Truths) -> float:
     return float(np.mean(np.array(winners) == np.array(truths)))
 
 
+def _bound(ordered: Recipe, spec: TensorSpec) -> Iterator[tuple[str, Recipe, Preprocessor]]:
+    for name, recipe in variants(ordered):
+        with suppress(SettingError):
+            yield name, recipe, Preprocessor(recipe, spec)
+
+
 def _beyond_chance(top1: float, classes: int) -> bool:
     chance = 1 / classes
     return classes > 1 and (top1 - chance) / (1 - chance) >= BEYOND_CHANCE_LEAST
@@ -179,6 +186,7 @@ def _index(name: str, labels: Sequence[str], folder: Path) -> int:
         return int(name)
     raise SettingError(
         f"--evaluate {folder / name}: no label is called '{name}', and it is no index; there are {', '.join(labels[:5])}, …"
+        " (--labels names them)"
     )
 
 

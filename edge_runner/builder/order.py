@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from edge_runner.builder.gate import parse_target
 from edge_runner.errors import ModelError, SettingError
-from edge_runner.model.bundle import MANIFEST
+from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL, REPORT_HTML, REPORT_MD
 from edge_runner.model.labels import read_labels
 from edge_runner.model.preprocess import Recipe
 
@@ -21,6 +21,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 AUTO_MODES: tuple[Mode, ...] = ("int8", "dynamic", "float16", "none")  # in the order in which they are wanted
 CALIBRATED: tuple[Mode, ...] = ("int8", "int16x8")
 KERAS_SUFFIXES = (".keras", ".h5")
+BUNDLE = {MODEL, LABELS, MANIFEST, GOLDENS, REPORT_MD, REPORT_HTML}
 VARIABLE_OPERATIONS = (b"VarHandleOp", b"VariableV2")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEFAULT_TARGET = "tflite-runtime==2.14.0"
@@ -78,8 +79,8 @@ class Objections:
 def check_order(order: Order) -> None:
     """Raise for what is wrong and can be known without TensorFlow."""
     _check_model(order.model)
-    _check_output(order.output)
-    for option, text in (("--name", order.name), ("--model-version", order.version or "0")):
+    _check_output(order)
+    for option, text in (("--name (DIR's unless said)", order.name), ("--model-version", order.version or "0")):
         if not NAME.fullmatch(text):
             raise SettingError(
                 f"{option} got '{text}'; allowed: letters, digits, '.', '_' and '-': it becomes a file's name"
@@ -107,7 +108,7 @@ def check_order(order: Order) -> None:
 
 
 def _check_model(model: Path) -> None:
-    if model.suffix in KERAS_SUFFIXES:
+    if is_keras(model):
         if not model.is_file():
             raise ModelError(f"{model} is not there")
         return
@@ -123,8 +124,28 @@ def _check_model(model: Path) -> None:
         )
 
 
-def _check_output(output: Path) -> None:
+def _check_output(order: Order) -> None:
+    """What --output names is replaced: it must be a bundle, and hold nothing else."""
+    output = order.output
+    if output.resolve() == Path.cwd():
+        raise SettingError(f"--output {output} is the folder that you are in; name one within or beside it")
     if output.exists() and not output.is_dir():
         raise SettingError(f"{output} is a file; --output names a folder")
-    if output.exists() and any(output.iterdir()) and not (output / MANIFEST).is_file():
-        raise SettingError(f"{output} is there, and is no bundle; name another --output")
+    for option, path in (
+        ("MODEL", order.model),
+        ("--labels", order.labels),
+        ("--calibration", order.calibration),
+        ("--evaluate", order.evaluate),
+    ):
+        if path and path.resolve().is_relative_to(output.resolve()):
+            raise SettingError(f"{option} {path} is in {output}, which is replaced; name another --output")
+    present = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    foreign = sorted(present - BUNDLE)
+    if foreign or (present and MANIFEST not in present):
+        what = f"holds {foreign[0]}, which is no part of a bundle" if foreign else "is no bundle"
+        raise SettingError(f"{output} is there, and {what}; it would be lost: name another --output")
+
+
+def is_keras(model: Path) -> bool:
+    """Whether a model is one of Keras's files; a folder may be called as it likes."""
+    return model.suffix in KERAS_SUFFIXES and not model.is_dir()

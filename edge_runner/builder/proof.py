@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_runner.builder.samples import Pictures, Samples, noisy, quantized
 from edge_runner.builder.trial import Parity, Scatter
-from edge_runner.frame import Tensor, TensorSpec
+from edge_runner.frame import Tensor, TensorSpec, differences
 from edge_runner.model.goldens import Golden, Goldens, recipe_dict
 from edge_runner.model.interpreter import Interpreter
 from edge_runner.model.preprocess import Preprocessor
@@ -58,10 +58,12 @@ class Comparison:
             self.winners.append(winner(self.task, got))
         for index, (expected, found) in enumerate(zip(reference, got, strict=True)):
             a, b = expected.ravel().astype(np.float64), found.ravel().astype(np.float64)
-            self._products[index] += (a @ b, a @ a, b @ b)
-            self._errors[index] = np.fmax(self._errors[index], np.fmax.reduce(np.abs(a - b), initial=0.0))
+            both = np.isfinite(a) & np.isfinite(b)
+            self._products[index] += (a[both] @ b[both], a[both] @ a[both], b[both] @ b[both])
+            self._errors[index] = np.fmax(self._errors[index], np.max(differences(a, b)[both], initial=0.0))
             low, high = self._extremes[index]
-            self._extremes[index] = min(low, a.min(initial=np.inf)), max(high, a.max(initial=-np.inf))
+            finite = a[np.isfinite(a)]
+            self._extremes[index] = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
             shown = _shown(a, every)
             self._scatters[index].append((a[shown], b[shown]))
 
@@ -80,7 +82,7 @@ def compared(
     reference: Answers, interpreter: Interpreter, samples: Samples, task: Task, report: Callable[[int], None]
 ) -> Comparison:
     """Run a model on all samples, and compare it with the SavedModel."""
-    spans = [_span(values) for values in zip(*map(reference, range(len(samples))), strict=True)]
+    spans = _spans(reference(number) for number in range(len(samples)))
     comparison = Comparison(interpreter.outputs, task, [task.SLACK * span for span in spans])
     feed = samples.feeder(interpreter.inputs)
     for number in range(len(samples)):
@@ -102,16 +104,12 @@ def make_goldens(samples: Samples, reference: Answers, interpreter: Interpreter,
     drifts = np.zeros(len(interpreter.outputs))
     for number, item in enumerate(items):
         for other in (slow.run(*item.inputs), interpreter.run(*_disturbed(item, samples, interpreter, number))):
-            found = [_furthest(a, b) for a, b in zip(other, item.outputs, strict=True)]
-            drifts = np.maximum(drifts, found)
+            found = [np.max(differences(a, b), initial=0.0) for a, b in zip(other, item.outputs, strict=True)]
+            drifts = np.maximum(drifts, np.nan_to_num(found, posinf=0.0))
+    spans = _spans(item.outputs for item in items)
     tolerances = [
         max(TOLERANCE_STEPS * spec.scale, TOLERANCE_OF_RANGE * span, TOLERANCE_DRIFTS * float(drift))
-        for spec, drift, span in zip(
-            interpreter.outputs,
-            drifts,
-            (_span([item.outputs[i] for item in items]) for i in range(len(drifts))),
-            strict=True,
-        )
+        for spec, drift, span in zip(interpreter.outputs, drifts, spans, strict=True)
     ]
     recipe = samples.recipe if isinstance(samples, Pictures) else None
     return Goldens(recipe_dict(recipe), tolerances, items)
@@ -138,7 +136,7 @@ def _shaken(tensor: Tensor, spec: TensorSpec, seed: int) -> Tensor:
         return tensor  # perhaps an index
     real = spec.dequantize(tensor).astype(np.float64)
     noise = np.random.default_rng(seed).integers(-1, 2, tensor.shape)
-    return quantized(real + noise * _span([real]) * NOISE_OF_RANGE, spec)
+    return quantized(real + noise * _spans([[real]])[0] * NOISE_OF_RANGE, spec)
 
 
 def _shown(values: Tensor, every: int) -> Tensor:
@@ -146,12 +144,16 @@ def _shown(values: Tensor, every: int) -> Tensor:
     return np.union1d(np.arange(0, len(values), every), largest)
 
 
-def _furthest(one: Tensor, other: Tensor) -> float:
-    return float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64)), initial=0.0))
-
-
-def _span(values: Sequence[Tensor]) -> float:
-    return float(max(v.max(initial=-np.inf) for v in values) - min(v.min(initial=np.inf) for v in values))
+def _spans(samples: Iterable[Sequence[Tensor]]) -> list[float]:
+    """How far apart the finite values of each output, or input, are; one sample is held at a time."""
+    lows: dict[int, float] = {}
+    highs: dict[int, float] = {}
+    for tensors in samples:
+        for index, tensor in enumerate(tensors):
+            finite = tensor[np.isfinite(tensor)]
+            lows[index] = min(lows.get(index, np.inf), float(finite.min(initial=np.inf)))
+            highs[index] = max(highs.get(index, -np.inf), float(finite.max(initial=-np.inf)))
+    return [max(0.0, highs[index] - lows[index]) for index in sorted(lows)]
 
 
 def _cosine(product: float, one: float, other: float) -> float:

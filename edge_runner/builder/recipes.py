@@ -41,7 +41,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 def check_scaling(recipe: Recipe, scaling: Scaling | None) -> None:
     """Raise SettingError where the recipe scales a picture that the model's own first layer scales again, or for the first time."""
-    if scaling is None or _plausible(recipe.std, scaling):
+    if scaling is None or (_plausible(recipe.std, scaling) and not _normalises_twice(recipe, scaling)):
         return
     mean, std = np.array(recipe.mean), np.array(recipe.std)
     low, high = float(np.min(-mean / std)) + 0.0, float(np.max((LEVELS - mean) / std))  # + 0.0: no "-0"
@@ -71,7 +71,8 @@ def variants(ordered: Recipe) -> Iterator[tuple[str, Recipe]]:
 
 def described(recipe: Recipe) -> str:
     """A recipe as the options that say it."""
-    name = next((n for n in NORMALIZATIONS if _key(_preset(recipe, n, recipe.color)) == _key(recipe)), None)
+    own = [name for name, (_, _, color) in NORMALIZATIONS.items() if color in (None, recipe.color)]
+    name = next((name for name in own if _key(_preset(recipe, name, recipe.color)) == _key(recipe)), None)
     mean, std = (",".join(f"{v:g}" for v in values) for values in (recipe.mean, recipe.std))
     normalization = f"--normalize {name}" if name else f"--mean {mean} --std {std}"
     return f"{normalization} --color {recipe.color} --resize {recipe.resize}"
@@ -112,6 +113,11 @@ def _plausible(std: tuple[float, ...], scaling: Scaling) -> bool:
     if len(std) not in (1, len(scaling.factor)) and len(scaling.factor) != 1:
         return True  # channels that do not fit are told elsewhere
     return any(low <= _span(std, scaling) <= high for low, high in PLAUSIBLE_SPANS)
+
+
+def _normalises_twice(recipe: Recipe, scaling: Scaling) -> bool:
+    """Whether the layer is for pictures as they are, and the recipe does something to them."""
+    return _plausible(NORMALIZATIONS["raw"][1], scaling) and (any(recipe.mean) or set(recipe.std) != {1.0})
 
 
 def _shown(values: tuple[float, ...]) -> str:

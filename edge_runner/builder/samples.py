@@ -99,10 +99,10 @@ class Arrays(Samples):
         array = next(iter(self.arrays.values())) if inputs == len(self.arrays) == 1 else self.arrays.get(spec.name)
         if array is None:
             raise SettingError(f"{self.source} has no array '{spec.name}'; it has {', '.join(self.arrays)}")
-        if array.shape[1:] not in (spec.shape, spec.shape[1:]):
+        if array.shape[1:] not in (spec.shape, spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape):
+            shape = ", ".join(map(str, spec.shape[spec.shape[:1] == (1,) :]))
             raise SettingError(
-                f"{self.source}: the array for input '{spec.name}' has the shape {list(array.shape)};"
-                f" wanted are samples of {list(spec.shape)}, so [samples, {', '.join(map(str, spec.shape[1:]))}]"
+                f"{self.source}: the array for input '{spec.name}' has the shape {list(array.shape)}; wanted is [samples, {shape}]"
             )
         return array
 
@@ -172,6 +172,8 @@ def read_arrays(path: Path) -> Arrays:
         counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())
         raise SettingError(f"{path}: its arrays have not equally many samples ({counts})")
     for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise SettingError(f"{path}: the array '{name}' is {array.dtype}; wanted are numbers")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             broken = len(array) - int(np.isfinite(array).reshape(len(array), -1).all(axis=1).sum())
             raise SettingError(

@@ -15,7 +15,7 @@ from numpy.lib.format import open_memmap
 
 from edge_runner.builder.found import OPEN, Found, Scaling, Signature
 from edge_runner.builder.metadata import Card, embed
-from edge_runner.builder.order import KERAS_SUFFIXES, IoType, Mode
+from edge_runner.builder.order import IoType, Mode, is_keras
 from edge_runner.builder.samples import Samples
 from edge_runner.builder.worker import Report
 from edge_runner.errors import ModelError, SettingError
@@ -30,7 +30,7 @@ MESSAGE_MOST = 400
 
 # Operations that leave values as they are, and those that scale or move them by constants.
 PASSING = ("Identity", "Cast")
-LEARNED = "batch_norm"  # in an operation's name: it scales too, but not as a recipe does
+LEARNED = "batchnorm"  # in an operation's name: it scales too, but not as a recipe does
 SCALING = ("Mul", "Add", "AddV2", "Sub", "RealDiv", "Div")
 
 # What the converter says, and what to do about it.
@@ -71,7 +71,7 @@ class SavedModel:
 
         self._tf = tf
         self._model = model
-        self._path = _exported(model, folder) if model.suffix in KERAS_SUFFIXES else model
+        self._path = _exported(model, folder) if is_keras(model) else model
         self._proto = _proto(self._path)
         self._loaded = _loaded(tf, self._path, self._proto, folder)
         self._signatures = {name: f for name, f in self._loaded.signatures.items() if not name.startswith("__")}
@@ -234,21 +234,25 @@ def _loaded(tf: Any, path: Path, proto: Any, folder: Path) -> Any:
         for node in trained:
             del node.slot_variables[:]
         path = _copy(path, proto, folder / "stripped")
-    tags = [set(meta.meta_info_def.tags) for meta in proto.meta_graphs]
     try:
-        return tf.saved_model.load(str(path), tags=None if len(tags) == 1 or {SERVE} not in tags else [SERVE])
+        return tf.saved_model.load(str(path), tags=list(_served(proto).meta_info_def.tags))
     except Exception as error:  # TensorFlow raises anything
         raise ModelError(f"TensorFlow {tf.__version__} cannot load {path}: {_one_line(str(error))}") from error
 
 
 def _is_of_tf2(proto: Any) -> bool:
-    return bool(proto.meta_graphs[0].object_graph_def.nodes)
+    return bool(_served(proto).object_graph_def.nodes)
+
+
+def _served(proto: Any) -> Any:
+    """The graph that is for serving; of TensorFlow 1 there may be others, for training."""
+    return next((meta for meta in proto.meta_graphs if set(meta.meta_info_def.tags) == {SERVE}), proto.meta_graphs[0])
 
 
 def _frozen(tf: Any, path: Path, proto: Any, name: str) -> Any:
     """A TensorFlow 1 signature with its variables as constants: the converter does not take their kind of variable."""
     v1 = tf.compat.v1
-    tags = list(proto.meta_graphs[0].meta_info_def.tags)
+    tags = list(_served(proto).meta_info_def.tags)
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
         signature = v1.saved_model.load(session, tags, str(path)).signature_def[name]
         inputs, outputs = ({key: t.name for key, t in part.items()} for part in (signature.inputs, signature.outputs))
@@ -374,8 +378,8 @@ def _sources(node: Any) -> list[str]:
 
 
 def _kind(proto: Any, model: Path) -> str:
-    version = proto.meta_graphs[0].meta_info_def.tensorflow_version or "of unknown version"
-    if model.suffix in KERAS_SUFFIXES:
+    version = _served(proto).meta_info_def.tensorflow_version or "of unknown version"
+    if is_keras(model):
         return f"Keras file {model.name}, exported"
     return f"SavedModel of TensorFlow {version}"
 

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_runner.errors import EdgeRunnerError, OutputError
@@ -19,20 +19,22 @@ FOLDER_MODE, FILE_MODE = 0o755, 0o644
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """A folder beside `target` to write a bundle into; it goes again unless `commit` has moved it."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    folder = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target}: {(error.strerror or str(error)).lower()}") from error
-    try:
         yield folder
     except EdgeRunnerError:
         raise
     except OSError as error:
-        place = error.filename or target
-        raise OutputError(f"{place}: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"{error.filename or target}: {(error.strerror or str(error)).lower()}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # unless there is something in it now
+                parent.rmdir()
 
 
 def commit(folder: Path, target: Path, name: str) -> Path:

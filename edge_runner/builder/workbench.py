@@ -129,9 +129,14 @@ class Workbench:
         """The labels, from --labels or else the sub-folders of --evaluate where there are as many as classes."""
         if self.order.labels:
             return read_labels(self.order.labels)
-        outputs = self.found.pinned.outputs
         names = folder_labels(self.order.evaluate) if self.order.evaluate and self.order.evaluate.is_dir() else ()
-        return names if names and len(outputs) == 1 and outputs[0].shape[-1:] == (len(names),) else None
+        return names if names and len(names) == self._classes() else None
+
+    def _classes(self) -> int:
+        """How many classes a classifier of this signature would have; 0 where it can be none. One unit tells two apart."""
+        outputs = self.found.pinned.outputs
+        last = outputs[0].shape[-1] if len(outputs) == 1 and outputs[0].shape else 0
+        return 2 if last == 1 else max(0, last)
 
     def _calibration(self) -> Samples:
         """The samples of --calibration, or made-up ones; raise SettingError where they will not do."""
@@ -139,14 +144,13 @@ class Workbench:
         samples: Samples
         if path is None:
             samples = made_up_pictures(recipe) if recipe else made_up_arrays(inputs)
-        elif path.is_file():
-            samples = read_arrays(path)
-        elif recipe:
-            samples = Pictures(find_pictures(path), recipe)
-        else:
+        elif path.is_file() == bool(recipe):
+            said, wanted = ("is", "a folder of pictures") if recipe else ("is not", "an .npz of arrays")
             raise SettingError(
-                f"--calibration {path} is a folder, but without --normalize the model is not fed pictures; name an .npz"
+                f"--calibration {path}: by --normalize the model {said} fed pictures; wanted is {wanted}"
             )
+        else:
+            samples = Pictures(find_pictures(path), recipe) if recipe else read_arrays(path)
         samples.feeder(inputs)  # raises where they do not fit
         with self.objections.noted():
             self._check_enough(samples)
@@ -159,8 +163,12 @@ class Workbench:
         """The pictures of --evaluate."""
         if not (self.order.evaluate and self.order.recipe):
             return None
-        classes = self.found.pinned.outputs[0].shape[-1]
-        labels = self.labels or tuple(map(str, range(classes)))
+        if not self._classes():
+            outputs = ", ".join(f"'{spec.name}' {list(spec.shape)}" for spec in self.found.pinned.outputs)
+            raise SettingError(
+                f"--evaluate compares best classes; wanted is one output of [1, classes], there is {outputs}"
+            )
+        labels = self.labels or tuple(map(str, range(self._classes())))
         return read_labelled(self.order.evaluate, labels, self.order.recipe)
 
     def _converted(self, mode: Mode) -> bytes:
@@ -191,9 +199,9 @@ class Workbench:
             raise OutputError(f"{folder}: no space left on device; TMPDIR may name another folder") from error
 
     def _card(self) -> Card:
-        order = self.order
-        described = f"{order.name}, built by edge-runner {__version__}"
-        return Card(order.name, described, order.version, order.recipe, self.labels, order.task)
+        """By the model's own name: the file is to be the same, whatever the bundle is called."""
+        order, name = self.order, self.order.model.resolve().name
+        return Card(name, f"{name}, built by edge-runner {__version__}", None, order.recipe, self.labels, order.task)
 
     def _task(self, interpreter: Interpreter, graph: Graph) -> Task:
         cls = load(TASKS[self.order.task])
@@ -214,7 +222,8 @@ class Workbench:
         tried = range(min(len(self.calibration), CALIBRATION_LEAST))
         values = np.concatenate([output.ravel() for number in tried for output in interpreter.run(*feed(number))])
         low, high = float(values.min()), float(values.max())
-        activation = "none" if low >= 0 and high <= 1 else "softmax"
+        logits = "sigmoid" if interpreter.outputs[0].shape[-1:] == (1,) else "softmax"
+        activation = "none" if low >= 0 and high <= 1 else logits
         self.progress.say(
             f"the last operator, {graph.endings()[0]}, does not say whether the outputs are scores; they go from {low:.4g} to"
             f" {high:.4g}: taken as {'scores' if activation == 'none' else 'logits'} (task.activation: {activation})"

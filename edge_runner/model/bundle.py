@@ -29,8 +29,11 @@ from edge_runner.model.structure import check_structure
 
 FORMAT = 1
 MANIFEST, MODEL, LABELS, GOLDENS = "manifest.json", "model.tflite", "labels.txt", "golden.npz"
+REPORT_MD, REPORT_HTML = "report.md", "report.html"  # for people: the board does not read them
 VERSION_DIGITS = 8  # of the model's SHA-256
-DIGEST = re.compile(rb'"digest": "([0-9a-f]{64})"')
+UNSUMMED = re.compile(
+    rb'"(created|digest)": "[^"]*"'
+)  # the date, so that equal builds have equal sums, and the sum itself
 NO_DIGEST = "0" * 64
 
 
@@ -57,7 +60,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What manifest.json says. `files` are SHA-256 sums by name; `digest` is the manifest's own, taken with zeros in its place."""
+    """What manifest.json says. `files` are SHA-256 sums by name; `digest` is the manifest's own, without its date and itself."""
 
     format: int
     name: str
@@ -79,7 +82,7 @@ class Manifest:
     def dump(self) -> bytes:
         """The file's bytes, the digest put in."""
         text = json.dumps({**dataclasses.asdict(self), "digest": NO_DIGEST}, indent=1, ensure_ascii=False) + "\n"
-        return text.replace(NO_DIGEST, sha256_of(text.encode())).encode()
+        return text.replace(NO_DIGEST, _digest(text.encode())).encode()
 
 
 @dataclass(frozen=True)
@@ -146,10 +149,7 @@ def damages(folder: Path, manifest: Manifest) -> list[str]:
     """A line for each file of the bundle that is missing or not as it was built; empty when it is whole."""
     content = _read(folder / MANIFEST)
     found = []
-    if (
-        not DIGEST.search(content)
-        or sha256_of(DIGEST.sub(b'"digest": "' + NO_DIGEST.encode() + b'"', content)) != manifest.digest
-    ):
+    if _digest(content) != manifest.digest:
         found.append(
             f"{folder / MANIFEST} was changed after it was built{_what_changed(folder, manifest)};"
             " put overrides into the configuration instead"
@@ -164,6 +164,10 @@ def damages(folder: Path, manifest: Manifest) -> list[str]:
                 f"{path} was changed or damaged after it was built: its SHA-256 is not the manifest's; copy the bundle again"
             )
     return found
+
+
+def _digest(content: bytes) -> str:
+    return sha256_of(UNSUMMED.sub(rb'"\1": ""', content))
 
 
 def _what_changed(folder: Path, manifest: Manifest) -> str:

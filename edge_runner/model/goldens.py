@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Picture, Tensor, TensorSpec
+from edge_runner.frame import Picture, Tensor, TensorSpec, differences
 from edge_runner.model.interpreter import Interpreter
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
@@ -141,7 +141,7 @@ def compare(
     for spec, output, expected, tolerance in zip(specs, outputs, item.outputs, goldens.tolerances, strict=True):
         if output.shape != expected.shape:
             return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
-        worst = float(np.max(np.abs(output.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
+        worst = float(np.max(differences(output, expected), initial=0.0))
         if not worst <= tolerance:
             return f"output '{spec.name}' is {worst:.6g} off the host's; allowed {tolerance:.6g}"
     return same_answer(item.outputs, outputs, goldens.tolerances)

@@ -87,10 +87,19 @@ class Classify(Task):
         return None
 
     def same_answer(self, expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
-        """Another best class counts only where the expected one leads by more than the tolerance."""
+        """Another best class counts only where the expected one leads by more than the tolerance.
+
+        A single unit has no other class: there it is the other side of the middle that counts.
+        """
         before, after = expected[0].reshape(-1), got[0].reshape(-1)
+        if before.size == 1:
+            middle = 0.0 if self.activation == "sigmoid" else 0.5
+            lead = abs(float(before[0]) - middle)
+            if (before[0] > middle) == (after[0] > middle) or lead <= tolerances[0]:
+                return None
+            return f"the output is {after[0]:.4g}, the host's was {before[0]:.4g}, on the other side of {middle:g}"
         winner, other = int(np.argmax(before)), int(np.argmax(after))
-        if self.binary or winner == other or before[winner] - before[other] <= tolerances[0]:
+        if winner == other or before[winner] - before[other] <= tolerances[0]:
             return None
         return f"the answer is '{self.labels[other]}', the host's was '{self.labels[winner]}'"
 

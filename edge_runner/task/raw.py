@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Geometry, Picture, Tensor
+from edge_runner.frame import Geometry, Picture, Tensor, differences
 from edge_runner.result import Answers, RawTensor
 from edge_runner.task import draw
 from edge_runner.task.base import ModelFacts, Task
@@ -49,8 +49,8 @@ class Raw(Task):
     def same_answer(self, expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
         """Root mean square difference of each output within its tolerance."""
         for spec, before, after, tolerance in zip(self._outputs, expected, got, tolerances, strict=True):
-            difference = after.astype(np.float64) - before.astype(np.float64)
-            off = float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
+            apart = differences(before, after)
+            off = float(np.sqrt(np.mean(apart**2))) if apart.size else 0.0
             if not off <= tolerance:
                 return (
                     f"output '{spec.name}' is {off:.4g} off the host's in the root mean square; allowed {tolerance:.4g}"

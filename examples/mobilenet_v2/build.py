@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return failed(error)
     labels = options.labels or labels
     command = [sys.executable, "-m", "edge_runner.builder", str(options.work / SAVED_MODEL)]
-    command += ["--output", str(options.work / name), *RECIPE, *MODE]
+    own_figures = any(option.startswith(("--mean", "--std")) for option in rest)
+    command += ["--output", str(options.work / name), *RECIPE[own_figures:], *MODE]
     command += ["--labels", str(labels)] if labels else []
     command += rest  # the last of two equal options counts
     code = subprocess.run(command, env=environment, check=False).returncode

@@ -20,9 +20,8 @@ from edge_runner.builder.report.verdict import judge
 from edge_runner.builder.report.words import cosine, percent, real
 from edge_runner.builder.trial import Evaluation, Parity, Scatter, Trial
 from edge_runner.frame import Picture
-from edge_runner.model.bundle import Manifest
+from edge_runner.model.bundle import REPORT_HTML, Manifest
 
-REPORT_MD, REPORT_HTML = "report.md", "report.html"
 PLOTTED_MOST = 4  # outputs
 ANSWERS_MOST = 3  # a golden picture
 COARSE_BELOW_PX = 160  # a model's input that is narrower is enlarged on the page

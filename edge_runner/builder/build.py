@@ -232,7 +232,7 @@ def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, fou
         (stage / name).write_bytes(content)
     manifest = Manifest(
         format=FORMAT,
-        name=order.name,
+        name=order.called,
         version=order.version or sha256_of(built.content)[:VERSION_DIGITS],
         created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         task=bench.task,

@@ -30,11 +30,11 @@ DEFAULT_MAX_LOSS = 0.01
 
 @dataclass(frozen=True)
 class Order:
-    """What to build. `recipe` None: a model that is not fed pictures; `io_type` None: the mode's own."""
+    """What to build. `name` None: the folder's; `recipe` None: a model that is not fed pictures; `io_type` None: the mode's own."""
 
     model: Path
     output: Path
-    name: str
+    name: str | None
     task: str
     recipe: Recipe | None
     quantize: Mode | Literal["auto"] = "none"
@@ -51,6 +51,16 @@ class Order:
     verbose: bool = False
     command: str = ""
     """As it was typed, for the report."""
+
+    @property
+    def called(self) -> str:
+        """The bundle's name."""
+        return self.name or self.output.resolve().name
+
+    @property
+    def inner_name(self) -> str:
+        """The name within model.tflite, the same wherever the bundle is put: as it was given, or the model's own."""
+        return self.name or self.model.resolve().name
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -80,7 +90,7 @@ def check_order(order: Order) -> None:
     """Raise for what is wrong and can be known without TensorFlow."""
     _check_model(order.model)
     _check_output(order)
-    for option, text in (("--name (DIR's unless said)", order.name), ("--model-version", order.version or "0")):
+    for option, text in (("--name (DIR's unless said)", order.called), ("--model-version", order.version or "0")):
         if not NAME.fullmatch(text):
             raise SettingError(
                 f"{option} got '{text}'; allowed: letters, digits, '.', '_' and '-': it becomes a file's name"

@@ -199,9 +199,10 @@ class Workbench:
             raise OutputError(f"{folder}: no space left on device; TMPDIR may name another folder") from error
 
     def _card(self) -> Card:
-        """By the model's own name: the file is to be the same, whatever the bundle is called."""
-        order, name = self.order, self.order.model.resolve().name
-        return Card(name, f"{name}, built by edge-runner {__version__}", None, order.recipe, self.labels, order.task)
+        order, name = self.order, self.order.inner_name
+        return Card(
+            name, f"{name}, built by edge-runner {__version__}", order.version, order.recipe, self.labels, order.task
+        )
 
     def _task(self, interpreter: Interpreter, graph: Graph) -> Task:
         cls = load(TASKS[self.order.task])

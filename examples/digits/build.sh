@@ -11,5 +11,5 @@ for mode in none int8; do
     name=digits
     [ "$mode" = none ] || name=digits-$mode
     .venv-build/bin/python -m edge_runner.builder "$work/saved_model" --output "examples/digits/models/$name" \
-        "${recipe[@]}" --quantize "$mode" --calibration "$work/calibration" --evaluate "$work/evaluate"
+        "${recipe[@]}" --name "$name" --quantize "$mode" --calibration "$work/calibration" --evaluate "$work/evaluate"
 done

@@ -55,12 +55,12 @@ class Order:
     @property
     def called(self) -> str:
         """The bundle's name."""
-        return self.name or self.output.resolve().name
+        return self.output.resolve().name if self.name is None else self.name
 
     @property
     def inner_name(self) -> str:
         """The name within model.tflite, the same wherever the bundle is put: as it was given, or the model's own."""
-        return self.name or self.model.resolve().name
+        return self.model.resolve().name if self.name is None else self.name
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -151,9 +151,14 @@ def _check_output(order: Order) -> None:
             raise SettingError(f"{option} {path} is in {output}, which is replaced; name another --output")
     present = {path.name for path in output.iterdir()} if output.is_dir() else set()
     foreign = sorted(present - BUNDLE)
-    if foreign or (present and MANIFEST not in present):
+    if foreign or (present and not _is_manifest(output / MANIFEST)):
         what = f"holds {foreign[0]}, which is no part of a bundle" if foreign else "is no bundle"
         raise SettingError(f"{output} is there, and {what}; it would be lost: name another --output")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether it is one of ours, however old or damaged: other programs have a file of that name too."""
+    return path.is_file() and b'"edge-runner"' in path.read_bytes()
 
 
 def is_keras(model: Path) -> bool:

@@ -117,7 +117,8 @@ def _plausible(std: tuple[float, ...], scaling: Scaling) -> bool:
 
 def _normalises_twice(recipe: Recipe, scaling: Scaling) -> bool:
     """Whether the layer is for pictures as they are, and the recipe does something to them."""
-    return _plausible(NORMALIZATIONS["raw"][1], scaling) and (any(recipe.mean) or set(recipe.std) != {1.0})
+    (low, high), _ = PLAUSIBLE_SPANS
+    return low <= _span((1.0,), scaling) <= high and (any(recipe.mean) or set(recipe.std) != {1.0})
 
 
 def _shown(values: tuple[float, ...]) -> str:

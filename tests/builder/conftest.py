@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import sys
@@ -73,6 +74,17 @@ def pictures(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bright(once: Once, pictures: Path) -> Path:
+    """Those of the pictures that are not dark, for models of three classes; folders are called 0, 1, 2."""
+
+    def fill(folder: Path) -> None:
+        for number, label in enumerate(commands.LABELS[:3]):
+            shutil.copytree(pictures / label, folder / str(number))
+
+    return once("bright", fill)
+
+
+@pytest.fixture(scope="session")
 def labels(once: Once) -> Path:
     """The labels of the models of four classes."""
     lines = "".join(f"{label}\n" for label in commands.LABELS)
@@ -94,16 +106,19 @@ def arrays(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def made(once: Once, saved_models: Path) -> Callable[..., Path]:
-    """A bundle, built once under this name for all tests: they must not change it. said.txt beside it is what was printed."""
+    """A bundle, built once of this model with these options for all tests, which must not change it.
 
-    def get(name: str, model: str, *options: object) -> Path:
+    said.txt beside it is what was printed.
+    """
+
+    def get(model: str, *options: object) -> Path:
         def fill(folder: Path) -> None:
             done = commands.build(saved_models / model, *options, output=folder / "bundle")
-            assert done.returncode == 0, done.stderr
-            assert done.stderr == ""
+            assert (done.returncode, done.stderr) == (0, "")
             (folder / "said.txt").write_text(done.stdout)
 
-        return once(f"bundle-{name}", fill) / "bundle"
+        asked = hashlib.sha256(" ".join(map(str, options)).encode()).hexdigest()[:8]
+        return once(f"bundle-{model}-{asked}", fill) / "bundle"
 
     return get
 
@@ -112,7 +127,7 @@ def made(once: Once, saved_models: Path) -> Callable[..., Path]:
 def colour(made: Callable[..., Path], pictures: Path, labels: Path) -> Path:
     """The bundle of `colour` with everything: --quantize auto, labels, calibrated, evaluated."""
     calibrated = ("--calibration", pictures, "--evaluate", pictures)
-    return made("colour", "colour", "--normalize", "0..1", "--quantize", "auto", "--labels", labels, *calibrated)
+    return made("colour", "--normalize", "0..1", "--quantize", "auto", "--labels", labels, *calibrated)
 
 
 @pytest.fixture

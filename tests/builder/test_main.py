@@ -1,125 +1,214 @@
-"""The builder's command line, as far as it needs no TensorFlow."""
+"""The builder's command line: what is refused before TensorFlow is started, and how each command ends."""
 
+from __future__ import annotations
+
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
-import cv2
-import numpy as np
+import commands
 import pytest
 
-from edge_runner.builder.__main__ import NORMALIZATIONS
-from edge_runner.builder.pictures import golden_pictures, made_up_pictures, noisy, read_pictures, shrunk
-from edge_runner.errors import SettingError
+from edge_runner.builder import __main__ as command_line
+from edge_runner.builder.order import DEFAULT_TARGET
+from edge_runner.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_USAGE, ModelError
+from edge_runner.model.preprocess import Recipe
+
+RAW = ("--normalize", "raw")
 
 
-def build(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_runner.builder", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def model(tmp_path):
+    """A folder that looks like a SavedModel; it would have to be opened to see that it is none."""
+    folder = tmp_path / "model"
+    (folder / "variables").mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"VarHandleOp")
+    return folder
+
+
+@pytest.fixture
+def main(model, tmp_path, capsys):
+    """Run the command to its end: the exit code, and the lines on standard error. SIGTERM's handler is put back."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*options: object) -> tuple[int, list[str]]:
+        try:
+            code = command_line.main([str(part) for part in (model, "--output", tmp_path / "out", *options)])
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err.splitlines()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def ordered(main, monkeypatch):
+    """What is ordered by some options."""
+    orders = []
+
+    def build(order, progress):
+        orders.append(order)
+        raise ModelError("that is enough")
+
+    monkeypatch.setattr(command_line, "build", build)
+
+    def get(*options: object):
+        assert main(*options)[0] == EXIT_CONFIG
+        return orders[-1]
+
+    return get
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ((), "say once how the model's pictures were normalised"),
-        (("--normalize", "raw", "--mean", "1", "--std", "1"), "say once"),
+        ((*RAW, "--mean", "1", "--std", "1"), "say once"),
         (("--mean", "1"), "say once"),
-        (("--normalize", "0..2"), "invalid choice"),
-        (("--normalize", "keras-caffe", "--color", "rgb"), "goes with --color bgr"),
-        (("--normalize", "raw", "--quantise", "int8"), "unrecognized arguments"),
+        (("--std", "1"), "say once"),
+        (("--task", "raw", "--mean", "1"), "say once"),
+        (("--normalize", "0..2"), "invalid choice: '0..2'"),
+        (("--normalize", "keras-caffe", "--color", "rgb"), "goes with --color bgr, not with rgb"),
+        (("--normalize", "keras-torch", "--color", "bgr"), "goes with --color rgb, not with bgr"),
+        (("--mean", "1,x", "--std", "1"), "got '1,x'; one number, or one a channel"),
+        ((*RAW, "--quantise", "int8"), "unrecognized arguments"),
+        ((*RAW, "--quant", "int8"), "unrecognized arguments"),
+        ((*RAW, "--quantize", "int4"), "invalid choice: 'int4'"),
+        ((*RAW, "--io-type", "int4"), "invalid choice: 'int4'"),
+        ((*RAW, "--task", "dance"), "invalid choice: 'dance'"),
+        ((*RAW, "--input-shape", "1,0,0,3"), "got '1,0,0,3'; whole numbers above 0"),
+        ((*RAW, "--input-shape", "1,-1,-1,3"), "whole numbers above 0"),
+        ((*RAW, "--input-shape", "224x224"), "whole numbers above 0"),
+        ((*RAW, "--max-loss", "much"), "invalid float value: 'much'"),
     ],
 )
-def test_a_recipe_that_is_not_said_is_a_usage_error(options, says, tmp_path):
-    """There is no default normalisation; what contradicts itself is refused with 2."""
-    done = build(tmp_path, "--output", tmp_path / "out", *options)
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("edge-runner: error: ")
+def test_usage(main, tmp_path, options, says):
+    """What is not said, said twice, or misspelt is a usage error: 2, how it is used, and one line that ends it."""
+    code, lines = main(*options)
+    assert code == EXIT_USAGE
+    assert lines[-1].startswith("edge-runner: error: ")
+    assert says in lines[-1]
+    assert lines[-1].endswith("; see build_model.sh --help")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    "option", [("--normalize", "-1..1"), ("--mean", "-1,-2,-3", "--std", "1"), ("--normalize=-1..1",)]
+    ("options", "words"),
+    [
+        ((*RAW, "--name", "../x"), ["--name", "'../x'"]),
+        ((*RAW, "--max-loss", "1.5"), ["--max-loss", "1.5", "0 to 1"]),
+        ((*RAW, "--io-type", "int8"), ["--io-type int8", "--quantize int8"]),
+        ((*RAW, "--target", "tensorflow==2"), ["--target", "tflite-runtime==VERSION"]),
+        ((*RAW, "--quantize", "int8"), ["int8", "--calibration"]),
+        ((*RAW, "--labels", "nowhere.txt"), ["nowhere.txt"]),
+        (("--task", "raw", "--evaluate", "."), ["--evaluate", "raw"]),
+        (("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"), ["--std 58.395,57.12,57.375", "--force"]),
+    ],
 )
-def test_values_may_begin_with_a_dash(option, tmp_path):
-    """`--normalize -1..1` is understood as it is written."""
-    done = build(tmp_path, "--output", tmp_path / "out", *option)
-    assert done.returncode == 78, "it came as far as looking for the model"
+def test_settings(main, tmp_path, options, words):
+    """What cannot be carried out is one line and 78, before anything is begun."""
+    code, [line] = main(*options)
+    assert code == EXIT_CONFIG
+    assert line.startswith("edge-runner: error: ")
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "out").exists()
 
 
-def test_no_saved_model_says_what_is_missing(tmp_path):
-    """A folder that is no SavedModel is refused with the names of the files that it lacks."""
-    done = build(tmp_path, "--output", tmp_path / "out", "--normalize", "raw")
-    assert done.returncode == 78
-    assert "saved_model.pb and variables missing" in done.stderr
-
-
-def saved_model(folder: Path) -> Path:
-    (folder / "variables").mkdir(parents=True)
-    (folder / "saved_model.pb").touch()
-    return folder
-
-
-def test_int8_wants_enough_pictures(tmp_path):
-    """Without pictures, with none in the folder, with too few, or with one that is none, int8 is refused and says so."""
-    model = saved_model(tmp_path / "model")
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    options = ("--output", tmp_path / "out", "--normalize", "raw", "--quantize", "int8")
-    assert "--calibration" in build(model, *options).stderr
-    assert "holds no pictures" in build(model, *options, "--calibration", pictures).stderr
-    cv2.imwrite(str(pictures / "one.png"), np.zeros((8, 8, 3), np.uint8))
-    done = build(model, *options, "--calibration", pictures)
-    assert done.returncode == 78
-    assert "holds 1 pictures; calibration wants 20" in done.stderr
-    (pictures / "two.png").write_text("no picture")
-    assert "two.png cannot be read" in build(model, *options, "--calibration", pictures).stderr
-
-
-def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
-    """An --output that holds something else is left alone."""
+def test_a_folder_that_holds_something_else(main, tmp_path):
+    """An --output that is no bundle is left alone."""
     precious = tmp_path / "out" / "thesis.txt"
     precious.parent.mkdir()
     precious.write_text("precious")
-    done = build(saved_model(tmp_path / "model"), "--output", precious.parent, "--normalize", "raw")
-    assert done.returncode == 78
-    assert "is no bundle" in done.stderr
-    assert precious.read_text() == "precious"
+    code, [line] = main(*RAW)
+    assert (code, precious.read_text()) == (EXIT_CONFIG, "precious")
+    assert "holds thesis.txt, which is no part of a bundle" in line
 
 
-def test_presets_are_what_keras_does():
-    """Each preset maps the ends of 0..255 to what its framework trains with."""
-    mapped = {
-        name: [((0 - m) / s, (255 - m) / s) for m, s in zip(mean, std, strict=True)]
-        for name, (mean, std, _) in NORMALIZATIONS.items()
-    }
-    assert mapped["raw"] == [(0, 255)]
-    assert mapped["0..1"] == [(0, 1)]
-    assert mapped["-1..1"] == [(-1, 1)]
-    assert mapped["keras-caffe"][0] == pytest.approx((-103.939, 151.061))
-    assert mapped["keras-torch"][0] == pytest.approx((-0.485 / 0.229, (1 - 0.485) / 0.229))
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (("--normalize", "-1..1"), Recipe("rgb", (127.5,), (127.5,))),
+        (("--normalize=-1..1", "--color", "bgr"), Recipe("bgr", (127.5,), (127.5,))),
+        (("--normalize", "keras-caffe"), Recipe("bgr", (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))),
+        (("--mean", "-1,-2,-3", "--std", "1"), Recipe("rgb", (-1.0, -2.0, -3.0), (1.0,))),
+        (
+            ("--normalize", "0..1", "--resize", "crop", "--interpolation", "area", "--color", "gray"),
+            Recipe("gray", (0.0,), (255.0,), "crop", "area"),
+        ),
+        (("--task", "raw"), None),
+        (("--task", "raw", "--normalize", "0..1"), Recipe("rgb", (0.0,), (255.0,))),
+    ],
+)
+def test_recipes(ordered, options, recipe):
+    """A recipe is what was said of it, also where a value begins with a dash; of a raw model it may be none."""
+    assert ordered(*options).recipe == recipe
 
 
-def test_pictures_are_found_below_folders_and_made_up_alike(tmp_path):
-    """Sub-folders count, in the order of their paths; made-up pictures are the same each time."""
-    for name in ("b/1.png", "a/2.jpg"):
-        (tmp_path / name).parent.mkdir()
-        cv2.imwrite(str(tmp_path / name), np.full((4, 4, 3), len(name) + ord(name[0]), np.uint8))
-    assert [int(p[0, 0, 0]) for p in read_pictures(tmp_path)] == [len("a/2.jpg") + ord("a"), len("b/1.png") + ord("b")]
-    with pytest.raises(SettingError):
-        read_pictures(tmp_path / "nothing")
-    assert all(np.array_equal(a, b) for a, b in zip(made_up_pictures(), made_up_pictures(), strict=True))
+def test_options_go_into_the_order(ordered, tmp_path):
+    """Each option arrives where it belongs; what is not said has the documented default."""
+    order = ordered(*RAW)
+    assert (order.called, order.task, order.quantize, order.target, order.max_loss) == (
+        "out", "classify", "none", DEFAULT_TARGET, 0.01,
+    )  # fmt: skip
+    assert (order.version, order.labels, order.calibration, order.evaluate, order.signature) == (None,) * 5
+    assert (order.io_type, order.input_shape, order.force, order.verbose) == (None, None, False, False)
+    order = ordered(
+        *RAW, "--name", "birds", "--model-version", "3", "--labels", "l", "--quantize", "int8", "--io-type", "uint8",
+        "--calibration", "c", "--evaluate", "e", "--max-loss", ".5", "--signature", "s", "--input-shape", "1,2,3,3",
+        "--target", "ai-edge-litert==2.0.3", "--force",
+    )  # fmt: skip
+    assert (order.name, order.version, order.quantize, order.io_type) == ("birds", "3", "int8", "uint8")
+    assert list(map(str, (order.labels, order.calibration, order.evaluate))) == ["l", "c", "e"]
+    assert (order.max_loss, order.signature, order.input_shape) == (0.5, "s", (1, 2, 3, 3))
+    assert (order.target, order.force) == ("ai-edge-litert==2.0.3", True)
 
 
-def test_goldens_are_few_small_and_of_the_same_form():
-    """Four pictures, the shorter side at most twice the model's input, their form kept; smaller ones as they are."""
-    goldens = golden_pictures([np.zeros((480, 640, 3), np.uint8)] * 10, 48, 48)
-    assert [g.shape for g in goldens] == [(96, 128, 3)] * 4
-    small = np.zeros((10, 20, 3), np.uint8)
-    assert shrunk(small, 96) is small
+def test_the_command_is_kept(ordered, model, tmp_path):
+    """The report can tell with which command a bundle was made, as it is typed."""
+    command = ordered("--normalize", "-1..1", "--name", "two words").command
+    assert command == f"scripts/build_model.sh {model} --output {tmp_path / 'out'} --normalize -1..1 --name 'two words'"
 
 
-def test_noise_is_one_level_at_most():
-    """Noise moves a level by one at the most, and stays within 0..255."""
-    picture = np.array([[[0, 128, 255]] * 50], np.uint8)
-    difference = noisy(picture, 1).astype(int) - picture
-    assert set(np.unique(difference)) == {-1, 0, 1}
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ModelError("two\nlines"), EXIT_CONFIG, "two lines"),
+        (OSError(28, "No space left on device"), EXIT_FAILED, "[Errno 28] No space left on device"),
+        (KeyboardInterrupt(), EXIT_FAILED, "interrupted; nothing was changed"),
+    ],
+)
+def test_endings(main, monkeypatch, error, code, line):
+    """Whatever ends a build, it ends in one line and with the exit code of its kind."""
+
+    def build(order, progress):
+        raise error
+
+    monkeypatch.setattr(command_line, "build", build)
+    assert main(*RAW) == (code, [f"edge-runner: error: {line}"])
+
+
+def test_sigterm_is_ctrl_c(main, monkeypatch):
+    """A builder that is asked to end takes away what it has begun, as for Ctrl-C."""
+    monkeypatch.setattr(command_line, "build", lambda order, progress: signal.raise_signal(signal.SIGTERM))
+    assert main(*RAW) == (EXIT_FAILED, ["edge-runner: error: interrupted; nothing was changed"])
+
+
+def test_as_a_process(tmp_path):
+    """`python -m edge_runner.builder` ends with the code and the line; a folder that is no SavedModel lacks two things."""
+    line = commands.refusal(commands.build(tmp_path, *RAW, output=tmp_path / "out"))
+    assert f"{tmp_path} is no SavedModel: saved_model.pb, variables/ missing" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_waits_for_nothing():
+    """--help names every option, and loads neither TensorFlow nor what only a build needs."""
+    code = (
+        "import sys; from edge_runner.builder.__main__ import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *words, modules = done.stdout.splitlines()
+    assert {"tensorflow", "keras", "matplotlib", "tqdm"}.isdisjoint(modules.split())
+    for option in ("--output", "--normalize", "--quantize", "--calibration", "--evaluate", "--target", "--force"):
+        assert any(option in line for line in words), option

@@ -34,7 +34,9 @@ def test_bundle(digits: Path) -> None:
     assert f"a bundle, built {says['created']} with " in text
     assert "task: type classify" in text
     assert "recipe: crop area gray, mean [0.0], std [255.0]" in text
-    assert f"proof: verdict: {says['proof']['verdict']}" in text or f"verdict: {says['proof']['verdict']}" in text
+    assert f"proof: {says['proof']['verdict']}, 0.0% of the answers changed; loaded under " in text
+    assert "layout auto; verified" in text
+    assert text.endswith("goldens: hold on this machine")
     assert "labels: 10 from " in text
     assert ": '0', '1', '2', '3', '4', '5', '6', '7', …" in text
 

@@ -17,7 +17,19 @@ import edge_runner
 
 PACKAGE = "edge_runner"
 ROOT = Path(edge_runner.__file__).parent
-HEAVY = ("cv2", "numpy", "yaml", "tflite_runtime", "ai_edge_litert", "paho", "tensorflow", "keras", "flatbuffers")
+HEAVY = (
+    "cv2",
+    "numpy",
+    "yaml",
+    "tflite_runtime",
+    "ai_edge_litert",
+    "paho",
+    "tensorflow",
+    "keras",
+    "flatbuffers",
+    "matplotlib",
+    "tqdm",
+)
 
 
 @dataclass(frozen=True)
@@ -70,11 +82,16 @@ RULES = [
 
 # Foreign packages, and the only places of ours that may name them.
 ONLY_IN = {
-    "tensorflow": ("builder",),
-    "keras": ("builder",),
+    "tensorflow": ("builder.savedmodel", "builder.metadata"),
+    "keras": ("builder.savedmodel",),
+    "flatbuffers": ("builder.metadata",),
+    "google": ("builder.savedmodel",),
+    "matplotlib": ("builder.report.plots",),
+    "tqdm": ("builder.progress",),
+    "multiprocessing": ("builder.worker",),
     "yaml": ("tree",),
     "tflite_runtime": ("model.interpreter",),
-    "ai_edge_litert": ("model.interpreter", "builder"),
+    "ai_edge_litert": ("model.interpreter",),
     "paho": ("output.mqtt",),
     "argparse": ("cli", "builder"),
     "signal": ("service", "model.probe", "builder"),

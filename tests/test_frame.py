@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge_runner.frame import Geometry, Region, TensorSpec
+from edge_runner.frame import Geometry, Region, TensorSpec, differences
+
+
+def test_differences() -> None:
+    """Equal infinities are no difference, other ones are infinite, and what is no number is no number."""
+    one = np.array([1, np.inf, -np.inf, np.inf, np.nan, 250], np.float32)
+    other = np.array([3, np.inf, -np.inf, 0, 1, 0], np.float32)
+    found = differences(one, other)
+    assert found.dtype == np.float64
+    assert found[:4].tolist() == [2, 0, 0, np.inf]
+    assert np.isnan(found[4])
+    assert differences(np.array([0], np.uint8), np.array([250], np.uint8)).tolist() == [250]
 
 
 class TestDequantize:

@@ -28,13 +28,19 @@ def staged(target: Path) -> Iterator[Path]:
     except EdgeRunnerError:
         raise
     except OSError as error:
-        raise OutputError(f"{error.filename or target}: {(error.strerror or str(error)).lower()}") from error
+        raise OutputError(f"{_place(error, target)}: {(error.strerror or str(error)).lower()}") from error
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
         for parent in made:
             with suppress(OSError):  # unless there is something in it now
                 parent.rmdir()
+
+
+def _place(error: OSError, target: Path) -> Path | str:
+    """What the error is about; of our own folder, nobody knows the name."""
+    named = str(error.filename or "")
+    return named if named and f"/.{target.name}." not in named else target
 
 
 def commit(folder: Path, target: Path, name: str) -> Path:

@@ -81,12 +81,13 @@ class Worker:
     def _started(self) -> Connection:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
+            pipe, theirs = context.Pipe()
             given = (theirs, self._folder, self._noise, self._make, self._arguments)
-            self._child = context.Process(target=_serve, args=given, daemon=True)
+            child = context.Process(target=_serve, args=given, daemon=True)
             self._noise_before = self._noise.stat().st_size if self._noise and self._noise.is_file() else 0
             with _deaf():
-                self._child.start()
+                child.start()
+                self._child, self._pipe = child, pipe
             theirs.close()
         return self._pipe
 

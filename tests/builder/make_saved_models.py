@@ -176,12 +176,31 @@ def of_tensorflow_1(root: Path) -> None:
         v1.saved_model.simple_save(session, str(root / "tensorflow_1"), {"image": x}, {"scores": scores})
 
 
+def with_a_training_graph(root: Path) -> None:
+    """Two graphs in one SavedModel, the one for training first: it answers otherwise."""
+    v1 = tf.compat.v1
+    builder = v1.saved_model.Builder(str(root / "two_graphs"))
+    for number, (tag, sharpness) in enumerate((("train", -SHARPNESS), ("serve", SHARPNESS))):
+        with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
+            x = v1.placeholder(tf.float32, [None, SIDE_PX, SIDE_PX, 3], "x")
+            kernel = v1.get_variable("kernel", initializer=tf.constant(EYE), use_resource=False)
+            scores = tf.nn.softmax(tf.matmul(tf.reduce_mean(x, [1, 2]), kernel) * sharpness)
+            session.run(v1.global_variables_initializer())
+            signature = {"serving_default": v1.saved_model.predict_signature_def({"image": x}, {"scores": scores})}
+            if number == 0:
+                builder.add_meta_graph_and_variables(session, [tag], signature_def_map=signature)
+            else:
+                builder.add_meta_graph([tag], signature_def_map=signature)
+    builder.save()
+
+
 def main(root: Path) -> None:
     keras.utils.set_random_seed(1)
     keras_models(root)
     keras_files(root)
     modules(root)
     of_tensorflow_1(root)
+    with_a_training_graph(root)
 
 
 if __name__ == "__main__":

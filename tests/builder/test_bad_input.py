@@ -132,7 +132,7 @@ def test_few_and_grey_pictures_with_force(made, folder):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"a": (24, 8), "b": (24, 7)}, ["'b'", "[24, 7]", "[1, 8]"]),
+        ({"a": (24, 8), "b": (24, 7)}, ["'b'", "[24, 7]", "[samples, 8]"]),
         ({"a": (24, 8), "c": (24, 8)}, ["no array 'b'", "a, c"]),
         ({"a": (24, 8), "b": (20, 8)}, ["'a' 24", "'b' 20"]),
         ({"a": (5, 8), "b": (5, 8)}, ["5 samples", "20"]),
@@ -149,9 +149,16 @@ def test_arrays_that_do_not_fit(refuse, saved_models, tmp_path, arrays, words):
 def test_arrays_of_pictures_with_other_channels(refuse, saved_models, tmp_path):
     """Prepared pictures must have the model's channels."""
     np.savez(tmp_path / "x.npz", np.ones((24, 16, 16, 4), np.float32))
-    line = refuse(saved_models / "fixed", *RECIPE, "--quantize", "int8", "--calibration", tmp_path / "x.npz")
+    prepared = ("--quantize", "int8", "--calibration", tmp_path / "x.npz")
+    line = refuse(saved_models / "fixed", "--task", "raw", *prepared)
     assert "[24, 16, 16, 4]" in line
-    assert "[1, 16, 16, 3]" in line
+    assert "[samples, 16, 16, 3]" in line
+
+
+def test_arrays_for_a_model_with_a_recipe(refuse, saved_models, tmp_path):
+    """Arrays would go past the recipe that the board prepares pictures with: pictures are wanted."""
+    np.savez(tmp_path / "x.npz", np.ones((24, 16, 16, 3), np.float32))
+    assert "a folder of pictures" in refuse(saved_models / "fixed", *RECIPE, "--calibration", tmp_path / "x.npz")
 
 
 def test_pictures_for_a_model_without_a_recipe(refuse, saved_models, pictures):

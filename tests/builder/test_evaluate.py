@@ -20,6 +20,7 @@ from edge_runner.builder.evaluate import (
     search,
     verdict,
 )
+from edge_runner.builder.recipes import variants
 from edge_runner.builder.samples import Pictures
 from edge_runner.builder.trial import RecipeTrial
 from edge_runner.errors import ModelError, SettingError
@@ -128,6 +129,20 @@ def test_the_channel_order_is_found(data):
     assert "--color rgb" in message
     assert "100.0%" in message
     check_recipes(search(labelled, RGB, interpreter, task, told.append), 3)
+
+
+def test_an_input_of_whole_numbers(data):
+    """Recipes that an input of bytes cannot hold are not tried: the search goes on with the others."""
+    content = (data / "uint8.tflite").read_bytes()
+    interpreter = Interpreter(content, find_runtime())
+    facts = ModelFacts(interpreter.outputs, read_graph(content).endings(), ("red", "green", "blue"), "the test")
+    task = Classify(ClassifyConfig(), facts)
+    low = [spec.scale * (0 - spec.zero_point) for spec in interpreter.inputs]
+    high = [spec.scale * (255 - spec.zero_point) for spec in interpreter.inputs]
+    ordered = Recipe("rgb", (-low[0] * 255 / (high[0] - low[0]) + 0.0,), (255 / (high[0] - low[0]),))
+    trials = search(colourful(), ordered, interpreter, task, lambda done: None)
+    assert trials[0].accuracy == 1
+    assert 1 < len(trials) < len(list(variants(ordered)))
 
 
 def test_the_resize_is_found(data):

@@ -23,6 +23,7 @@ PINNED = (1, 16, 16, 3)
 KINDS = {
     # model,            options,                                                    input's name, what is said of it
     "tensorflow_1":   (("--normalize", "0..1"),                                    "image",      "SavedModel of TensorFlow"),
+    "two_graphs":     (("--normalize", "0..1"),                                    "image",      "SavedModel of TensorFlow"),
     "fixed":          (("--normalize", "0..1"),                                    "picture",    "SavedModel of TensorFlow"),
     "trained":        (("--normalize", "0..1"),                                    "picture",    "SavedModel of TensorFlow"),
     "of_bytes":       (("--normalize", "raw"),                                     "picture",    "SavedModel of TensorFlow"),

@@ -196,6 +196,26 @@ class TestBinary:
         """One unit with one label is that label's score."""
         assert answers(task(classes=1, labels=("smoke",), ending="LOGISTIC"), 0.3) == [("smoke", 0, 0.3)]
 
+    @pytest.mark.parametrize(
+        ("ending", "before", "after", "same"),
+        [
+            ("LOGISTIC", 0.9, 0.6, True),
+            ("LOGISTIC", 0.9, 0.4, False),
+            ("LOGISTIC", 0.505, 0.4, True),
+            ("FULLY_CONNECTED", 2.0, 0.3, True),
+            ("FULLY_CONNECTED", 2.0, -0.3, False),
+            ("FULLY_CONNECTED", -0.005, 0.3, True),
+        ],
+    )
+    @pytest.mark.parametrize("labels", [("cat", "dog"), ("smoke",), None])
+    def test_same_answer(
+        self, ending: str, before: float, after: float, same: bool, labels: tuple[str, ...] | None
+    ) -> None:
+        """One unit answers otherwise when it is on the other side of the middle, and was not in doubt."""
+        subject = task(classes=1, labels=labels, ending=ending)
+        expected, got = ([np.array([[value]], np.float32)] for value in (before, after))
+        assert (subject.same_answer(expected, got, [0.01]) is None) == same
+
     def test_keys_know_both_labels(self) -> None:
         """Thresholds hold for each of the two."""
         subject = task(classes=1, labels=("cat", "dog"), ending="LOGISTIC", label_thresholds={"cat": 0.5})

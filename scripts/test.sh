@@ -14,5 +14,5 @@ board_env .venv-test "[test]"
 .venv-test/bin/python -m pytest -m "not builder" -n auto "$@"
 if ! $board_only; then
     builder_env "[build,test]"
-    .venv-build/bin/python -m pytest -m builder "$@"
+    .venv-build/bin/python -m pytest -m builder -n auto "$@"
 fi

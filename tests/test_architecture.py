@@ -18,18 +18,9 @@ import edge_runner
 PACKAGE = "edge_runner"
 ROOT = Path(edge_runner.__file__).parent
 HEAVY = (
-    "cv2",
-    "numpy",
-    "yaml",
-    "tflite_runtime",
-    "ai_edge_litert",
-    "paho",
-    "tensorflow",
-    "keras",
-    "flatbuffers",
-    "matplotlib",
-    "tqdm",
-)
+    "cv2", "numpy", "yaml", "tflite_runtime", "ai_edge_litert", "paho",
+    "tensorflow", "keras", "flatbuffers", "matplotlib", "tqdm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_basic_pitch(models, build, tmp_path):
 def test_efficientnet_lite0(models, build, tmp_path):
     """Of an ImageNet classifier, int8 agrees with float32 on 97 of 100 photos, and both are right on 80."""
     sample = models / "eval/imagenet_sample"
-    for row in csv.DictReader((sample / "labels.csv").open()):
+    for row in csv.DictReader((sample / "labels.csv").read_text("utf-8").splitlines()):
         folder = tmp_path / "labelled" / row["index_1000"]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(sample / "images" / row["file"], folder)

@@ -26,6 +26,7 @@ UNSEEN = (
 )
 EVALUATE = "Build again with --evaluate DIR, a folder of labelled pictures with one sub-folder a label."
 BY_HAND = "Compare its outputs for some pictures with those of the training's own code."
+SAMPLES_LEAST = 20  # that a proof is worth something with
 VERIFIED, NOT_VERIFIED, NO_RECIPE = "verified", "NOT VERIFIED", "none"
 NOT_TRIED = "not tried"
 
@@ -47,7 +48,8 @@ def passed(manifest: Manifest) -> bool:
 
 
 def recipe_state(manifest: Manifest) -> str:
-    """VERIFIED, NOT_VERIFIED, or NO_RECIPE of a model that is not fed pictures."""
+    """SAMPLES_LEAST = 20  # that a proof is worth something with
+    VERIFIED, NOT_VERIFIED, or NO_RECIPE of a model that is not fed pictures."""
     if manifest.preprocess is None:
         return NO_RECIPE
     return VERIFIED if manifest.proof.get("recipe") == VERIFIED else NOT_VERIFIED
@@ -68,6 +70,8 @@ def _caveats(order: Order, manifest: Manifest) -> Iterator[str]:
     """What else nobody has seen yet, and what to do about it."""
     if made_up(order):
         yield MADE_UP
+    elif (samples := manifest.proof.get("samples", 0)) < SAMPLES_LEAST:
+        yield f"Only {samples} samples were compared. Give more of them, with --calibration or --evaluate."
     said = str(manifest.proof.get("target"))
     if said.startswith(NOT_TRIED):
         yield f"It was {said.replace(NOT_TRIED, f'{NOT_TRIED} under {order.target}', 1)}. Run edge-runner check on the board first."

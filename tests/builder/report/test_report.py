@@ -197,6 +197,12 @@ STATES = {
         ["NOT VERIFIED", "Top-1 is 12.0%, with 10 classes hardly better than guessing. Build again"],
     ),
     "made up": (proven(PROOF, calibration=None), "caveat", "May ship, with a caveat", ["made up", "--calibration"]),
+    "few samples": (
+        proven({**PROOF, "samples": 3}, EVALUATION),
+        "caveat",
+        "May ship, with a caveat",
+        ["Only 3 samples were compared."],
+    ),
     "target not tried": (
         proven({**PROOF, "target": "not tried: no wheel"}, EVALUATION),
         "caveat",

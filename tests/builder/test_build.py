@@ -78,7 +78,7 @@ def test_the_archive_is_a_bundle(colour, tmp_path):
     assert sorted(path.name for path in colour.parent.iterdir()) == ["bundle", f"{name}.tar.gz", "said.txt"]
     with tarfile.open(colour.parent / f"{name}.tar.gz") as archive:
         assert {member.split("/")[0] for member in archive.getnames()} == {name}
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "xzf", archive.name, "-C", tmp_path], check=True)
     assert contents(tmp_path / name) == contents(colour)
     checked = commands.check(tmp_path / name, tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_the_archive_unpacks_to_the_bundle(tmp_path):
         archive = commit(write(folder), tmp_path / "birds", "birds-1")
     with tarfile.open(archive) as packed:
         names = packed.getnames()
-        packed.extractall(tmp_path / "board", filter="data")
+    (tmp_path / "board").mkdir()
+    subprocess.run(["tar", "xzf", archive, "-C", tmp_path / "board"], check=True)
     assert names[0] == "birds-1"
     assert sorted(names[1:]) == [f"birds-1/{name}" for name in sorted(FILES)]
     assert contents(tmp_path / "board/birds-1") == FILES

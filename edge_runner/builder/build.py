@@ -94,6 +94,8 @@ def _assemble(bench: Workbench, stage: Path) -> Manifest:
     reference = bench.answers(samples, "verification")
     outcomes = [_tried(bench, mode, plain, samples, reference) for mode in order.modes]
     chosen = _chosen(bench, outcomes)
+    sizes = f"{bench.found.size_bytes / 1e6:.2f} MB -> {chosen.trial.size_bytes / 1e6:.2f} MB"
+    bench.progress.say(f"SavedModel -> .tflite as {chosen.trial.mode}: {sizes}")
     found = _evaluation(bench, recipes, chosen)
     goldens = _goldens(bench, chosen.built, samples)
     manifest = _written(bench, stage, chosen, goldens, found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -323,8 +324,8 @@ def _pinned(specs: tuple[TensorSpec, ...], given: tuple[int, ...] | None, model:
 
 def _fixed(spec: TensorSpec, given: tuple[int, ...] | None) -> TensorSpec:
     if given is None:
-        return TensorSpec(spec.name, (1 if spec.shape[:1] == (OPEN,) else spec.shape[0], *spec.shape[1:])
-                          if spec.shape else (), spec.dtype)  # fmt: skip
+        batch = tuple(1 if size == OPEN else size for size in spec.shape[:1])
+        return replace(spec, shape=batch + spec.shape[1:])
     fits = not spec.shape or (
         len(given) == len(spec.shape) and all(own in (OPEN, new) for own, new in zip(spec.shape, given, strict=True))
     )
@@ -332,7 +333,7 @@ def _fixed(spec: TensorSpec, given: tuple[int, ...] | None) -> TensorSpec:
         raise SettingError(
             f"--input-shape {','.join(map(str, given))} does not fit input '{spec.name}' {list(spec.shape)}"
         )
-    return TensorSpec(spec.name, given, spec.dtype)
+    return replace(spec, shape=given)
 
 
 def _scalings(nodes: Mapping[str, Any], start: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import commands
@@ -52,7 +53,9 @@ def test_each_kind(model, of_kind, pictures, tmp_path):
     assert name in (None, spec.name), "the signature's own"
     assert manifest.proof["verdict"] == "passed"
     assert commands.accuracy(bundle, pictures, commands.LABELS[:3]) == 1.0
-    assert kind in (bundle.parent / "said.txt").read_text()
+    said = (bundle.parent / "said.txt").read_text()
+    assert kind in said
+    assert re.search(r"SavedModel -> \.tflite as none: \d\.\d\d MB -> \d\.\d\d MB\n", said)
     checked = commands.check(bundle, tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_runner.result import CROCKFORD, Answers, Result, new_run, rfc3339, rounded
+from edge_runner.result import CROCKFORD, Answers, RawTensor, Result, new_run, rfc3339, rounded
 
 Make = Callable[..., Result]
 
@@ -39,6 +39,26 @@ def test_a_files_line(result: Make) -> None:
 def test_nothing_found_is_an_empty_list(result: Make) -> None:
     """No answer is an answer: the key stays."""
     assert json.loads(result(answers=Answers(classifications=())).line())["classifications"] == []
+
+
+def test_tensors(result: Make) -> None:
+    """Outputs as they are stand where classifications would: name, shape, type, values with six digits, null for none."""
+    floats = RawTensor("boxes", (1, 3), "float32", (0.123456789, None, 2.0))
+    whole = RawTensor("count", (), "int64", (2**53 + 1,))
+    flags = RawTensor("found", (2,), "bool", (True, False))
+    line = result(answers=Answers(tensors=(floats, whole, flags))).line()
+    assert line.endswith(
+        '"tensors": [{"name": "boxes", "shape": [1, 3], "dtype": "float32", "values": [0.123457, null, 2.0]},'
+        ' {"name": "count", "shape": [], "dtype": "int64", "values": [9007199254740993]},'
+        ' {"name": "found", "shape": [2], "dtype": "bool", "values": [true, false]}]}'
+    )
+    assert "classifications" not in json.loads(line)
+
+
+def test_answers_in_words() -> None:
+    """For people, a tensor is its name and shape, not its values."""
+    answers = Answers(tensors=(RawTensor("boxes", (1, 3), "float32", (1.0, 2.0, 3.0)),))
+    assert answers.words() == ["boxes [1, 3]"]
 
 
 @pytest.mark.parametrize(

@@ -117,9 +117,15 @@ def open_gate(target: str, say: Say) -> Gate:
             return Gate(name, version)
     except RuntimeMissingError:
         pass
-    for python in _pythons():
+    folders = {python: _cache() / f"{name}-{version}-py{_version_of(python)}" for python in _pythons()}
+    for python, folder in folders.items():
+        if folder.is_dir():
+            return Gate(name, version, python, folder)
+    for python, folder in folders.items():
         with suppress(CannotExistError):
-            return Gate(name, version, python, _installed(name, version, python, say))
+            say(f"installing {name} {version} for {python} into {folder}: once …")
+            _install(name, version, python, folder)
+            return Gate(name, version, python, folder)
     raise CannotExistError(f"{name} {version} has no wheel for a Python on this machine")
 
 
@@ -134,21 +140,20 @@ def _version_of(python: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _installed(name: RuntimeName, version: str, python: str, say: Say) -> Path:
-    """The folder with the runtime and what it needs, installed beside its place and renamed."""
-    folder = _cache() / f"{name}-{version}-py{_version_of(python)}"
-    if folder.is_dir():
-        return folder
+def _install(name: RuntimeName, version: str, python: str, folder: Path) -> None:
+    """Install the runtime and what it needs, beside the folder, which is then renamed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    say(f"installing {name} {version} into {folder}: once …")
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check"]
         command = [*pip, "--only-binary=:all:", "--target", f"{work}/packages", f"{name}=={version}", NUMPY[name]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise _pip_error(done.stderr, name, version, _version_of(python))
-        Path(work, "packages").replace(folder)
-    return folder
+        try:
+            Path(work, "packages").replace(folder)
+        except OSError:
+            if not folder.is_dir():  # else another build was faster
+                raise
 
 
 def _pip_error(text: str, name: str, version: str, python: str) -> EdgeRunnerError:

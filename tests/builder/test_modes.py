@@ -17,11 +17,11 @@ MODES = [
     (("none",),                                FLOAT,             1.0),
     (("float16",),                             FLOAT,             0.75),
     (("dynamic",),                             FLOAT,             0.5),
-    (("int8",),                                INT8,              0.5),
-    (("int8", "--io-type", "int8"),            INT8,              0.5),
-    (("int8", "--io-type", "uint8"),           UINT8,             0.5),
-    (("int8", "--io-type", "float32"),         FLOAT,             0.5),
-    (("int16x8",),                             FLOAT,             0.5),
+    (("int8",),                                INT8,              0.8),
+    (("int8", "--io-type", "int8"),            INT8,              0.8),
+    (("int8", "--io-type", "uint8"),           UINT8,             0.8),
+    (("int8", "--io-type", "float32"),         FLOAT,             0.8),
+    (("int16x8",),                             FLOAT,             0.8),
 ]  # fmt: skip
 
 

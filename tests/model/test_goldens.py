@@ -14,7 +14,15 @@ from bundles import RECIPE, TOLERANCE, make_bundle, make_goldens
 
 from edge_runner.errors import EXIT_CONFIG, ModelError
 from edge_runner.frame import Tensor
-from edge_runner.model.goldens import Golden, Goldens, read_goldens, recipe_dict, recipe_differences, replay
+from edge_runner.model.goldens import (
+    Golden,
+    Goldens,
+    compare,
+    read_goldens,
+    recipe_dict,
+    recipe_differences,
+    replay,
+)
 from edge_runner.model.interpreter import Interpreter, find_runtime
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
@@ -245,3 +253,68 @@ def test_shipped(name: str) -> None:
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in made.recipe.items()})
     assert recipe_differences(made, recipe) == []
     assert replay(made, Preprocessor(recipe, interpreter.inputs[0]), interpreter, same_best) == []
+
+
+THREE = "three_inputs"  # two pictures and a vector: a model that no camera feeds
+
+
+def make_arrays(content: bytes) -> Goldens:
+    """Goldens of a model that is not fed pictures."""
+    interpreter = Interpreter(content, find_runtime())
+    chance = np.random.default_rng(3)
+    items = []
+    for _ in range(12):
+        inputs: list[Tensor] = [chance.random(spec.shape).astype(spec.dtype) for spec in interpreter.inputs]
+        outputs = interpreter.run(*inputs)
+        items.append(Golden(None, inputs, outputs, [output.copy() for output in outputs]))
+    return Goldens(None, [TOLERANCE] * len(interpreter.outputs), items)
+
+
+def test_without_pictures(tmp_path: Path, data: Path) -> None:
+    """Goldens of several inputs and no picture are read as they were written, each with its own inputs, more than ten too."""
+    content = (data / f"{THREE}.tflite").read_bytes()
+    made = make_arrays(content)
+    path = tmp_path / "golden.npz"
+    path.write_bytes(made.dump())
+    read = read_goldens(path)
+    assert read.dump() == made.dump()
+    assert (read.recipe, len(read.items)) == (None, 12)
+    for before, after in zip(made.items, read.items, strict=True):
+        assert after.picture is None
+        assert [(t.dtype, t.tobytes()) for t in before.inputs] == [(t.dtype, t.tobytes()) for t in after.inputs]
+        assert np.array_equal(before.outputs[0], after.outputs[0])
+    interpreter = Interpreter(content, find_runtime())
+    assert recipe_differences(read, None) == []
+    assert replay(read, None, interpreter, same_best) == []
+
+
+def test_a_recipe_where_there_was_none(content: bytes, data: Path) -> None:
+    """(a) A recipe in the manifest of goldens without one is a difference, key by key, and the other way round."""
+    made = make_arrays((data / f"{THREE}.tflite").read_bytes())
+    assert "the manifest's preprocess.color is rgb, the goldens were made with None" in recipe_differences(made, RECIPE)
+    line = "the manifest's preprocess.color is None, the goldens were made with rgb"
+    assert line in recipe_differences(make_goldens(content), None)
+
+
+def test_c_without_pictures(data: Path) -> None:
+    """(c) Of a model without pictures, outputs that are off are found, and inputs of another model are not compared."""
+    content = (data / f"{THREE}.tflite").read_bytes()
+    interpreter = Interpreter(content, find_runtime())
+    made = make_arrays(content)
+    [line] = replay(first_changed(made, outputs=[made.items[0].outputs[0] + 1]), None, interpreter, same_best)
+    assert line.startswith("golden picture 1 of 12: output ") or line.startswith("golden 1 of 12: output ")
+    assert line.endswith("is 1 off the host's; allowed 0.001")
+    [line] = replay(first_changed(made, inputs=made.items[0].inputs[:2]), None, interpreter, same_best)
+    assert "its stored input is float32 [1, 8, 8, 3], float32 [1, 8, 8, 3], the model's float32" in line
+
+
+@pytest.mark.parametrize(("off", "holds"), [(0.0009, True), (0.0011, False)])
+def test_compare(content: bytes, off: float, holds: bool) -> None:
+    """Outputs of another runtime are held to the same tolerances, and to the same answer."""
+    made = make_goldens(content)
+    specs = Interpreter(content, find_runtime()).outputs
+    item = made.items[0]
+    why = compare(made, item, specs, [item.outputs[0] + np.float32(off)], same_best)
+    assert (why is None) == holds
+    wide = replace(made, tolerances=[10.0])
+    assert compare(wide, item, specs, [item.outputs[0][:, [1, 0, 2]]], same_best) == "the answer is 1, the host's was 0"

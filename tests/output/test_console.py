@@ -17,7 +17,7 @@ import pytest
 
 from edge_runner.errors import OutputError
 from edge_runner.output.console import Console, ConsoleConfig, readable
-from edge_runner.result import Answers, Result
+from edge_runner.result import Answers, RawTensor, Result
 
 Make = Callable[..., Result]
 SHOT: Any = None  # a line needs no picture
@@ -33,6 +33,14 @@ def test_readable_line_of_a_file(result: Make) -> None:
     """A file's result names the file; where nothing was found, a dash says so."""
     made = result(source="cat.jpg", frame=3, answers=Answers(classifications=()))
     assert readable(made) == "13:28:00.123  cat.jpg 3  -  (32.8 ms)"
+
+
+def test_readable_line_of_tensors(result: Make) -> None:
+    """Outputs that nobody decodes are named with their shapes: their values would fill the screen."""
+    tensors = (RawTensor("boxes", (1, 2), "float32", (0.5, None)), RawTensor("count", (1,), "int32", (7,)))
+    assert readable(result(answers=Answers(tensors=tensors))) == (
+        "13:28:00.123  front-door 1234  boxes [1, 2]  count [1]  (32.8 ms)"
+    )
 
 
 def test_json_where_it_is_piped(result: Make, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import make_bundle
 
 from edge_runner.pipeline import assemble as assemble_whole
 from edge_runner.settings import load_settings
@@ -77,3 +78,50 @@ def test_captures_nothing(configure: Any, monkeypatch: pytest.MonkeyPatch) -> No
     """No frame is taken, and no camera opened."""
     monkeypatch.setattr("edge_runner.camera.pattern.Pattern.open", lambda self: pytest.fail("the camera was opened"))
     assert list(check.report(assemble_whole(load_settings(configure()))))
+
+
+def report(configure: Any, bundle: Path, **parts: Any) -> dict[str, str]:
+    path = configure(model={"path": str(bundle)}, preprocess=None, **parts)
+    return dict(line.split(maxsplit=1) for line in check.report(assemble_whole(load_settings(path))))
+
+
+@pytest.mark.parametrize("verdict", ["verified", "not verified"])
+def test_the_recipes_verdict(configure: Any, data: Path, tmp_path: Path, verdict: str) -> None:
+    """Whether anybody has seen that a bundle's recipe is the training's stands beside the recipe."""
+    proof = {"verdict": "passed", "recipe": verdict}
+    lines = report(configure, make_bundle(tmp_path / "bundle", data / "colour.tflite", proof=proof))
+    assert lines["recipe"] == f"stretch linear rgb, mean [0.0], std [255.0], layout auto ({verdict})"
+
+
+@pytest.mark.parametrize(
+    ("objections", "why"),
+    [
+        (["the recipe is wrong", "upside down"], "the recipe is wrong; upside down"),
+        ([], "its answers are not the SavedModel's"),
+    ],
+)
+def test_a_bundle_whose_proof_failed(
+    run_cli: Any, configure: Any, data: Path, tmp_path: Path, objections: list[str], why: str
+) -> None:
+    """A bundle that was built with --force is run, and what spoke against it is said each time."""
+    proof = {"verdict": "failed", "objections": objections, "recipe": "not verified"}
+    bundle = make_bundle(tmp_path / "bundle", data / "colour.tflite", proof=proof)
+    done = run_cli("check", "--config", configure(model={"path": str(bundle)}, preprocess=None))
+    assert done.returncode == 0
+    assert done.stderr == f"edge-runner: warning: {bundle}: the proof of this bundle failed when it was built: {why}\n"
+
+
+def test_a_raw_task(configure: Any, data: Path, tmp_path: Path) -> None:
+    """A model whose outputs are taken as they are is checked as any other: its goldens hold, its outputs need not be one."""
+    bundle = make_bundle(tmp_path / "bundle", data / "two_outputs.tflite", labels=None, task={"type": "raw"})
+    assert "goldens hold on this machine" in report(configure, bundle)["model"]
+
+
+def test_a_model_that_is_not_fed_pictures(run_cli: Any, configure: Any, data: Path, tmp_path: Path) -> None:
+    """A bundle without a recipe is refused as such, with the command that can replay its goldens all the same."""
+    bundle = make_bundle(tmp_path / "bundle", data / "colour.tflite", preprocess=None, task={"type": "raw"})
+    done = run_cli("check", "--config", configure(model={"path": str(bundle)}, preprocess=None))
+    assert (done.returncode, done.stdout) == (78, "")
+    [line] = done.stderr.splitlines()
+    assert f"{bundle} was built without a recipe" in line
+    assert "edge-runner inspect" in line

@@ -7,10 +7,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from bundles import make_bundle
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import TensorSpec
+from edge_runner.frame import Tensor, TensorSpec
+from edge_runner.model.bundle import FORMAT, GOLDENS, MANIFEST, MODEL, Manifest, sha256_of
+from edge_runner.model.goldens import Golden, Goldens
+from edge_runner.model.interpreter import Interpreter, find_runtime
 from edge_runner.tools import inspect
 
 
@@ -86,3 +91,67 @@ def test_every_tensor(data: Path, model: str) -> None:
     inputs, outputs = (sum(line.startswith(f"  {kind} ") for line in lines) for kind in ("input", "output"))
     assert (inputs, outputs) == {"two_outputs": (1, 2), "three_inputs": (3, 1)}[model]
     assert lines[-1] == {"two_outputs": "  ends in SOFTMAX, LOGISTIC", "three_inputs": "  ends in MUL"}[model]
+
+
+def raw_bundle(folder: Path, content: bytes, off: float = 0.0) -> Path:
+    """A bundle of a model that no camera feeds; the goldens' outputs are off by so much."""
+    interpreter = Interpreter(content, find_runtime())
+    inputs: list[Tensor] = [np.full(spec.shape, 0.5, spec.dtype) for spec in interpreter.inputs]
+    outputs = interpreter.run(*inputs)
+    item = Golden(None, inputs, [output + np.float32(off) for output in outputs], outputs)
+    files = {MODEL: content, GOLDENS: Goldens(None, [0.001] * len(outputs), [item]).dump()}
+    manifest = Manifest(
+        format=FORMAT,
+        name="three",
+        version="1",
+        created="2026-11-22T13:28:00Z",
+        task={"type": "raw"},
+        preprocess=None,
+        inputs=interpreter.inputs,
+        outputs=interpreter.outputs,
+        quantization="none",
+        operators=(),
+        runtimes=(str(find_runtime()),),
+        files={name: sha256_of(part) for name, part in files.items()},
+        source={},
+        tools={"edge-runner": "0.1.0"},
+        proof={"verdict": "passed", "changed": 0.0},
+    )
+    folder.mkdir()
+    for name, part in {**files, MANIFEST: manifest.dump()}.items():
+        (folder / name).write_bytes(part)
+    return folder
+
+
+def test_goldens_are_replayed(run_cli: Any, data: Path, tmp_path: Path) -> None:
+    """A bundle's goldens are replayed here too: of a model that no camera feeds, this is the only place."""
+    bundle = raw_bundle(tmp_path / "bundle", (data / "three_inputs.tflite").read_bytes())
+    done = run_cli("inspect", bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "task: type raw; quantization: none\n" in done.stdout
+    assert "it is not fed pictures" in done.stdout
+    assert "proof: passed, 0.0% of the answers changed" in done.stdout
+    assert done.stdout.endswith("goldens: hold on this machine\n")
+
+
+def test_goldens_that_do_not_hold(run_cli: Any, data: Path, tmp_path: Path) -> None:
+    """Where they do not hold, all that can be said is said, and then it ends with 78 and the difference."""
+    bundle = raw_bundle(tmp_path / "bundle", (data / "three_inputs.tflite").read_bytes(), off=0.5)
+    done = run_cli("inspect", bundle)
+    assert done.returncode == 78
+    assert "  ends in MUL" in done.stdout
+    assert "goldens: hold" not in done.stdout
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"edge-runner: error: {bundle}: ")
+    assert "is 0.5 off the host's; allowed 0.001" in line
+
+
+def test_a_pictures_goldens_are_replayed(data: Path, tmp_path: Path) -> None:
+    """So are those of a model that is fed pictures; a bundle that was changed is not even parsed."""
+    bundle = make_bundle(tmp_path / "bundle", data / "colour.tflite")
+    assert list(inspect.report(bundle))[-1] == "goldens: hold on this machine"
+    content = bytearray((bundle / MODEL).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / MODEL).write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.tflite was changed or damaged"):
+        list(inspect.report(bundle))

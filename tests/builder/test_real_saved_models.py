@@ -24,6 +24,7 @@ pytestmark = [
 # TensorFlow folds batch normalisation by the processor's own approximation of a square root: weights made on another
 # processor differ in their last bit, and so do the outputs.
 LAST_BITS = 4e-6
+LONGEST_S = 1500
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def models() -> Path:
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Any]:
     """Build as the command does; the finished process."""
-    return lambda model, *options: commands.run(*commands.BUILD, model, "--output", tmp_path / "bundle", *options)
+    return lambda model, *options: commands.build(model, *options, output=tmp_path / "bundle", timeout=LONGEST_S)
 
 
 def loaded(path: Path) -> Interpreter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -133,7 +134,8 @@ def find_pictures(folder: Path) -> list[Path]:
     """Every picture below a folder, by path; raise SettingError where there is none."""
     if not folder.is_dir():
         raise SettingError(f"{folder} is no folder of pictures")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = (Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    paths = sorted(path for path in found if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise SettingError(f"{folder} holds no pictures ({' '.join(SUFFIXES)})")
     return paths

@@ -108,13 +108,22 @@ class Worker:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """A child that is started here inherits the deafness: Ctrl-C is its parent's to handle, which hears of it afterwards."""
+    """Ctrl-C and SIGTERM wait until a child that is started here can be ended; it inherits the deafness to Ctrl-C.
+
+    The mask is this thread's alone: another one's may take the signal, and Python would raise in the middle all the same.
+    """
     resource_tracker.ensure_running()  # multiprocessing's own helper, whose start would end the deafness
+    heard: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: heard.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _serve(

@@ -55,6 +55,7 @@ def _origin(model: Model) -> Iterator[str]:
         return
     yield f"a bundle, built {manifest.created} with {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}"
     yield f"task: {', '.join(f'{k} {v}' for k, v in manifest.task.items())}; quantization: {manifest.quantization}"
-    yield f"recipe: {manifest.preprocess or 'none, it is not fed pictures'}; {manifest.proof.get('recipe', 'not verified')}"
+    verdict = manifest.proof.get("recipe", "not verified")
+    yield f"recipe: {manifest.preprocess}; {verdict}" if manifest.preprocess else "recipe: none, it is not fed pictures"
     loss = f", {manifest.proof['changed']:.1%} of the answers changed" if "changed" in manifest.proof else ""
     yield f"proof: {manifest.proof.get('verdict')}{loss}; loaded under {', '.join(manifest.runtimes)}"

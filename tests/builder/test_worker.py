@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing.util
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +185,33 @@ def test_ctrl_c_is_the_parents(worker):
     """Ctrl-C on a terminal reaches the child as well: it lets the parent decide."""
     assert worker.call("interrupt") == "still here"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "and the parent's own handler is as it was"
+
+
+def test_ctrl_c_while_the_child_is_started(tmp_path, monkeypatch, capfd):
+    """Ctrl-C is not lost while the child is being started, whichever thread takes it; the child ends without a word."""
+    children = []
+
+    def spawned(*arguments):
+        children.append(spawn(*arguments))
+        os.kill(os.getpid(), signal.SIGINT)
+        return children[-1]
+
+    resource_tracker.ensure_running()
+    spawn = multiprocessing.util.spawnv_passfds
+    monkeypatch.setattr("multiprocessing.util.spawnv_passfds", spawned)
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)  # as a library's, which does not block the signal
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), Worker(Machine, folder=tmp_path) as worker:
+            worker.call("pid")
+    finally:
+        over.set()
+        other.join()
+    while any(map(is_alive, children)):
+        time.sleep(0.02)
+    assert len(children) == 1
+    assert capfd.readouterr().err == ""
 
 
 def test_no_accelerator_is_looked_for(worker):

@@ -15,6 +15,7 @@ from edge_runner.builder.build import build
 from edge_runner.builder.order import AUTO_MODES, DEFAULT_MAX_LOSS, DEFAULT_TARGET, MODES, IoType, Order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.recipes import NORMALIZATIONS
+from edge_runner.builder.report.verdict import NOT_TRIED
 from edge_runner.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EdgeRunnerError
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Color, Interpolation, Recipe, Resize
@@ -205,7 +206,7 @@ def _summary(manifest: Manifest) -> Iterator[str]:
     if "evaluation" in proof:
         yield "top-1: SavedModel {saved_model_top1:.1%}, .tflite {tflite_top1:.1%}".format(**proof["evaluation"])
     yield f"recipe {proof['recipe']}"
-    if not proof["target"].startswith(manifest.runtimes[0].split()[0]):
+    if proof["target"].startswith(NOT_TRIED):
         yield f"target {proof['target']}; the board's own `edge-runner check` completes the proof"
 
 

@@ -18,6 +18,7 @@ from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Comparison, compared, make_goldens
 from edge_runner.builder.recipes import check_recipe
 from edge_runner.builder.report.compose import Account, GoldenView, html, markdown
+from edge_runner.builder.report.verdict import NOT_TRIED
 from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
 from edge_runner.builder.samples import Pictures, Samples, golden_pictures
 from edge_runner.builder.savedmodel import SavedModel
@@ -275,7 +276,7 @@ def _proof(bench: Workbench, trial: Trial, found: Evaluation | None) -> dict[str
         "loss": round(trial.loss, 6),
         "max_loss": order.max_loss,
         "outputs": [{"name": p.output, "cosine": p.cosine, "max_abs_error": p.max_abs_error} for p in trial.parities],
-        "target": order.target if bench.gate else f"not tried: {bench.without_gate}",
+        "target": order.target if bench.gate else f"{NOT_TRIED}: {bench.without_gate}",
         "recipe": found.verdict if found else (evaluate.NOT_VERIFIED if order.recipe else NO_PICTURES),
     }
     return {**proof, "evaluation": found.plain()} if found else proof

@@ -71,9 +71,9 @@ def shown(text: str) -> str:
 
 
 @singledispatch
-def block(_: Block) -> str:
+def block(given: Block) -> str:
     """One block."""
-    raise NotImplementedError
+    raise TypeError(f"a page has no {type(given).__name__}; its blocks are those of page.Block")
 
 
 @block.register

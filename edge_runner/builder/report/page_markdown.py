@@ -34,9 +34,9 @@ def escaped(text: str) -> str:
 
 
 @singledispatch
-def block(_: Block) -> str:
+def block(given: Block) -> str:
     """One block; plots, which words cannot stand for, are none."""
-    raise NotImplementedError
+    raise TypeError(f"a page has no {type(given).__name__}; its blocks are those of page.Block")
 
 
 @block.register

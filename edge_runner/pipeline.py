@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,12 +35,16 @@ DEFAULT_TASK = "classify"
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded model with the recipe that prepares its input and the task that reads its outputs."""
+    """A loaded model with the recipe that prepares its input and the task that reads its outputs.
+
+    `goldens` says in a few words how far this machine is from the host; None where they were not replayed.
+    """
 
     model: Model
     interpreter: Interpreter
     preprocessor: Preprocessor
     task: Task
+    goldens: str | None
 
 
 @dataclass
@@ -164,9 +168,10 @@ def build_engine(settings: Settings) -> Engine:
         preprocessor = Preprocessor(_recipe(settings, model), interpreter.inputs[0])
     with _noted(errors):
         task = build_task(model, interpreter, settings.task or {})
+    replayed = None
     if not errors and settings.model.check_goldens and model.manifest:
         with _noted(errors):
-            replay_goldens(model, interpreter)
+            replayed = replay_goldens(model, interpreter)
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
     if model.manifest and model.manifest.proof.get("verdict") != "passed":
@@ -174,7 +179,7 @@ def build_engine(settings: Settings) -> Engine:
         log.warning("%s: the proof of this bundle failed when it was built: %s", model.path, why)
     if preprocessor.doubt:
         log.warning("%s: %s", model.path, preprocessor.doubt)
-    return Engine(model, interpreter, preprocessor, task)
+    return Engine(model, interpreter, preprocessor, task, replayed)
 
 
 def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any]) -> Task:
@@ -200,19 +205,26 @@ def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any])
     return task
 
 
-def replay_goldens(model: Model, interpreter: Interpreter) -> None:
-    """Prove on this machine that a bundle answers as it did on the host; raise ModelError with each difference."""
+def replay_goldens(model: Model, interpreter: Interpreter) -> str:
+    """Prove on this machine that a bundle answers as it did on the host, and say how far off it is at most.
+
+    Raise ModelError where it is too far off, or answers otherwise.
+    """
     assert model.manifest is not None
     stored = goldens.read_goldens(model.path / GOLDENS)
     task = build_task(model, interpreter, {})
-    found = goldens.recipe_differences(stored, model.manifest.preprocess)
-    if not found:
-        recipe = model.manifest.preprocess
-        bound = Preprocessor(recipe, interpreter.inputs[0]) if recipe else None
-        found = goldens.replay(stored, bound, interpreter, task.same_answer)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ModelError(f"{model.path}: {found[0]}{more}", key="model.path")
+    recipe = model.manifest.preprocess
+    _refuse(model, goldens.recipe_differences(stored, recipe))
+    preprocessor = Preprocessor(recipe, interpreter.inputs[0]) if recipe else None
+    deviations = goldens.replay(stored, preprocessor, interpreter, task.same_answer)
+    _refuse(model, [fault for deviation in deviations for fault in deviation.faults])
+    return goldens.summary(stored, deviations)
+
+
+def _refuse(model: Model, faults: Sequence[str]) -> None:
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise ModelError(f"{model.path}: {faults[0]}{more}", key="model.path")
 
 
 @contextmanager

@@ -64,6 +64,19 @@ class Goldens:
         return file.getvalue()
 
 
+@dataclass(frozen=True)
+class Deviation:
+    """How far this machine is from the host on one golden.
+
+    `levels` is of the prepared picture, in grey levels, the mean and the largest; None where there is no picture. `outputs`
+    has each output's largest difference, in its real values. `faults` are those that are not allowed, in words.
+    """
+
+    levels: tuple[float, float] | None = None
+    outputs: tuple[float, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
 def recipe_dict(recipe: Recipe | None) -> dict[str, Any] | None:
     """A recipe as JSON has it."""
     if recipe is None:
@@ -98,26 +111,60 @@ def recipe_differences(goldens: Goldens, recipe: Recipe | None) -> list[str]:
 
 def replay(
     goldens: Goldens, preprocessor: Preprocessor | None, interpreter: Interpreter, same_answer: SameAnswer
-) -> list[str]:
-    """(b) and (c): a line for each way in which this machine differs from the host; empty when it does not."""
+) -> list[Deviation]:
+    """(b) and (c): how far this machine is from the host, golden by golden."""
     found = []
     for number, item in enumerate(goldens.items, 1):
-        where = f"golden picture {number} of {len(goldens.items)}"
-        found += [
-            f"{where}: {line}"
-            for line in (_prepares(item, preprocessor), _answers(item, goldens, interpreter, same_answer))
-            if line
-        ]
+        deviation = _deviation(goldens, item, preprocessor, interpreter, same_answer)
+        where = f"golden {'picture ' if item.picture is not None else ''}{number} of {len(goldens.items)}"
+        found.append(dataclasses.replace(deviation, faults=tuple(f"{where}: {fault}" for fault in deviation.faults)))
     return found
 
 
-def _prepares(item: Golden, preprocessor: Preprocessor | None) -> str | None:
-    if preprocessor is None or item.picture is None or not _fit(item.inputs, [preprocessor.spec]):
-        return None
+def summary(goldens: Goldens, deviations: Sequence[Deviation]) -> str:
+    """In a few words, how far this machine is from the host at most."""
+    words = []
+    levels = [deviation.levels for deviation in deviations if deviation.levels]
+    if levels:
+        mean, most = (max(column) for column in zip(*levels, strict=True))
+        words.append(f"prepared within {mean:.2g} grey levels in the mean and {most:.2g} at most")
+    shares = [
+        off / tolerance
+        for deviation in deviations
+        for off, tolerance in zip(deviation.outputs, goldens.tolerances, strict=True)
+        if off
+    ]
+    words.append(f"outputs within {max(shares):.1%} of what is allowed" if shares else "outputs equal")
+    return ", ".join(words)
+
+
+def _deviation(
+    goldens: Goldens,
+    item: Golden,
+    preprocessor: Preprocessor | None,
+    interpreter: Interpreter,
+    same_answer: SameAnswer,
+) -> Deviation:
+    if not _fit(item.inputs, interpreter.inputs) or len(item.outputs) != len(interpreter.outputs):
+        stored = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in item.inputs)
+        own = ", ".join(f"{spec.dtype} {list(spec.shape)}" for spec in interpreter.inputs)
+        return Deviation(faults=(f"its stored input is {stored}, the model's {own}",))
+    levels = _levels(item, preprocessor) if preprocessor and item.picture is not None else None
+    outputs = interpreter.run(*item.inputs)
+    faults = (levels and _too_far(*levels), compare(goldens, item, interpreter.outputs, outputs, same_answer))
+    return Deviation(levels, _off(item, outputs), tuple(filter(None, faults)))
+
+
+def _levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, float]:
+    """How far the prepared picture is from the stored one, in grey levels: in the mean and at most."""
+    assert item.picture is not None
     out = np.empty(preprocessor.shape, preprocessor.dtype)
     preprocessor(item.picture, out)
     levels = np.abs(preprocessor.grey_levels(out.astype(np.float64) - item.inputs[0].astype(np.float64)))
-    mean, most = float(levels.mean()), float(levels.max())
+    return float(levels.mean()), float(levels.max())
+
+
+def _too_far(mean: float, most: float) -> str | None:
     if mean <= MEAN_LEVELS and most <= MAX_LEVELS:
         return None
     return (
@@ -126,25 +173,25 @@ def _prepares(item: Golden, preprocessor: Preprocessor | None) -> str | None:
     )
 
 
-def _answers(item: Golden, goldens: Goldens, interpreter: Interpreter, same_answer: SameAnswer) -> str | None:
-    if not _fit(item.inputs, interpreter.inputs) or len(item.outputs) != len(interpreter.outputs):
-        stored = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in item.inputs)
-        own = ", ".join(f"{spec.dtype} {list(spec.shape)}" for spec in interpreter.inputs)
-        return f"its stored input is {stored}, the model's {own}"
-    return compare(goldens, item, interpreter.outputs, interpreter.run(*item.inputs), same_answer)
-
-
 def compare(
     goldens: Goldens, item: Golden, specs: Sequence[TensorSpec], outputs: Sequence[Tensor], same_answer: SameAnswer
 ) -> str | None:
     """Why `outputs`, real values, are not the host's to this golden; None where they are, within the tolerances."""
-    for spec, output, expected, tolerance in zip(specs, outputs, item.outputs, goldens.tolerances, strict=True):
+    for spec, output, expected in zip(specs, outputs, item.outputs, strict=True):
         if output.shape != expected.shape:
             return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
-        worst = float(np.max(differences(output, expected), initial=0.0))
-        if not worst <= tolerance:
-            return f"output '{spec.name}' is {worst:.6g} off the host's; allowed {tolerance:.6g}"
+    for spec, off, tolerance in zip(specs, _off(item, outputs), goldens.tolerances, strict=True):
+        if not off <= tolerance:
+            return f"output '{spec.name}' is {off:.6g} off the host's; allowed {tolerance:.6g}"
     return same_answer(item.outputs, outputs, goldens.tolerances)
+
+
+def _off(item: Golden, outputs: Sequence[Tensor]) -> tuple[float, ...]:
+    """Each output's largest difference from the host's; infinite where it has another shape."""
+    return tuple(
+        float(np.max(differences(output, expected), initial=0.0)) if output.shape == expected.shape else np.inf
+        for output, expected in zip(outputs, item.outputs, strict=True)
+    )
 
 
 def _fit(tensors: Sequence[Tensor], specs: Sequence[TensorSpec]) -> bool:

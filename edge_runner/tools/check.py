@@ -14,9 +14,10 @@ def report(pipeline: Pipeline) -> Iterator[str]:
     model, recipe = engine.model, engine.preprocessor.recipe
     proof = "bare file: loaded and run in a child process"
     if model.manifest:
-        held = pipeline.settings.model.check_goldens
-        proof = "bundle: hashes right, " + ("goldens hold on this machine" if held else "goldens not checked")
+        proof = "bundle: hashes right, goldens " + ("hold on this machine" if engine.goldens else "not checked")
     yield f"model    {model.name} {model.version} ({proof})"
+    if engine.goldens:
+        yield f"goldens  {engine.goldens}"
     yield f"runtime  {engine.interpreter.runtime}, {engine.interpreter.threads} thread(s)"
     yield f"input    {describe_tensor(engine.interpreter.inputs[0])}"
     verdict = model.manifest.proof.get("recipe") if model.manifest else None

@@ -35,8 +35,7 @@ def report(path: Path) -> Iterator[str]:
             yield f"  {kind:<7} {describe_tensor(spec)}"
     yield f"  ends in {', '.join(ending or 'nothing' for ending in model.graph.endings())}"
     if model.manifest:
-        replay_goldens(model, interpreter)
-        yield "goldens: hold on this machine"
+        yield f"goldens: hold on this machine: {replay_goldens(model, interpreter)}"
 
 
 def describe_tensor(spec: TensorSpec) -> str:

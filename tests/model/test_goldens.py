@@ -15,6 +15,7 @@ from bundles import RECIPE, TOLERANCE, make_bundle, make_goldens
 from edge_runner.errors import EXIT_CONFIG, ModelError
 from edge_runner.frame import Tensor
 from edge_runner.model.goldens import (
+    Deviation,
     Golden,
     Goldens,
     compare,
@@ -22,6 +23,7 @@ from edge_runner.model.goldens import (
     recipe_dict,
     recipe_differences,
     replay,
+    summary,
 )
 from edge_runner.model.interpreter import Interpreter, find_runtime
 from edge_runner.model.preprocess import Preprocessor, Recipe
@@ -37,7 +39,11 @@ def replayed(content: bytes) -> Callable[[Goldens], list[str]]:
     """Replay goldens on this machine."""
     interpreter = Interpreter(content, find_runtime())
     preprocessor = Preprocessor(RECIPE, interpreter.inputs[0])
-    return lambda goldens: replay(goldens, preprocessor, interpreter, same_best)
+    return lambda goldens: faults(replay(goldens, preprocessor, interpreter, same_best))
+
+
+def faults(deviations: Sequence[Deviation]) -> list[str]:
+    return [fault for deviation in deviations for fault in deviation.faults]
 
 
 def same_best(expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
@@ -105,6 +111,25 @@ def test_replay_passes(content: bytes, replayed: Callable[[Goldens], list[str]])
     near = made.items[0].inputs[0] + np.float32(3.9 / 255) * (np.arange(192).reshape(1, 8, 8, 3) % 8 == 0)
     assert replayed(first_changed(made, inputs=[near.astype(np.float32)], outputs=answer(content, near))) == []
     assert replayed(first_changed(made, outputs=[made.items[0].outputs[0] + np.float32(TOLERANCE * 0.9)])) == []
+
+
+def test_how_far(content: bytes) -> None:
+    """How far a machine is from the host is measured too, where it is not too far: levels, and each output's own values."""
+    made = make_goldens(content)
+    first = made.items[0]
+    moved = (first.inputs[0] + np.float32(3 / 255) * (np.arange(192).reshape(1, 8, 8, 3) % 6 == 0)).astype(np.float32)
+    outputs = [answer(content, moved)[0] - np.float32(TOLERANCE / 4)]
+    interpreter = Interpreter(content, find_runtime())
+    preprocessor = Preprocessor(RECIPE, interpreter.inputs[0])
+    changed = first_changed(made, inputs=[moved], outputs=outputs)
+    found = replay(changed, preprocessor, interpreter, same_best)
+    assert found[0].levels == pytest.approx((0.5, 3.0), abs=1e-4)
+    assert found[0].outputs == pytest.approx((TOLERANCE / 4,), abs=1e-6)
+    assert found[1:] == [Deviation((0.0, 0.0), (0.0,))] * 2
+    assert (
+        summary(changed, found)
+        == "prepared within 0.5 grey levels in the mean and 3 at most, outputs within 25.0% of what is allowed"
+    )
 
 
 def answer(content: bytes, prepared: Tensor) -> list[Tensor]:
@@ -252,7 +277,7 @@ def test_shipped(name: str) -> None:
     interpreter = Interpreter((folder / "model.tflite").read_bytes(), find_runtime())
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in made.recipe.items()})
     assert recipe_differences(made, recipe) == []
-    assert replay(made, Preprocessor(recipe, interpreter.inputs[0]), interpreter, same_best) == []
+    assert not faults(replay(made, Preprocessor(recipe, interpreter.inputs[0]), interpreter, same_best))
 
 
 THREE = "three_inputs"  # two pictures and a vector: a model that no camera feeds
@@ -285,7 +310,9 @@ def test_without_pictures(tmp_path: Path, data: Path) -> None:
         assert np.array_equal(before.outputs[0], after.outputs[0])
     interpreter = Interpreter(content, find_runtime())
     assert recipe_differences(read, None) == []
-    assert replay(read, None, interpreter, same_best) == []
+    deviations = replay(read, None, interpreter, same_best)
+    assert deviations == [Deviation(None, (0.0,))] * 12
+    assert summary(read, deviations) == "outputs equal"
 
 
 def test_a_recipe_where_there_was_none(content: bytes, data: Path) -> None:
@@ -301,10 +328,10 @@ def test_c_without_pictures(data: Path) -> None:
     content = (data / f"{THREE}.tflite").read_bytes()
     interpreter = Interpreter(content, find_runtime())
     made = make_arrays(content)
-    [line] = replay(first_changed(made, outputs=[made.items[0].outputs[0] + 1]), None, interpreter, same_best)
-    assert line.startswith("golden picture 1 of 12: output ") or line.startswith("golden 1 of 12: output ")
+    [line] = faults(replay(first_changed(made, outputs=[made.items[0].outputs[0] + 1]), None, interpreter, same_best))
+    assert line.startswith("golden 1 of 12: output ")
     assert line.endswith("is 1 off the host's; allowed 0.001")
-    [line] = replay(first_changed(made, inputs=made.items[0].inputs[:2]), None, interpreter, same_best)
+    [line] = faults(replay(first_changed(made, inputs=made.items[0].inputs[:2]), None, interpreter, same_best))
     assert "its stored input is float32 [1, 8, 8, 3], float32 [1, 8, 8, 3], the model's float32" in line
 
 

@@ -35,8 +35,9 @@ def test_says_what_it_found(run_cli: Any, configure: Any, colours: Path) -> None
 def test_bundle(configure: Any, digits: Path, goldens: bool, said: str) -> None:
     """A bundle's proof is mentioned, and whether it was replayed."""
     path = configure(model={"path": str(digits), "check_goldens": goldens}, preprocess=None)
-    [model, *_] = check.report(assemble_whole(load_settings(path)))
+    [model, second, *_] = check.report(assemble_whole(load_settings(path)))
     assert model.endswith(f"(bundle: hashes right, {said})")
+    assert second.startswith("goldens  prepared within ") == goldens
 
 
 def test_everything_wrong_at_once(run_cli: Any, configure: Any, tmp_path: Path, data: Path) -> None:

@@ -28,8 +28,10 @@ digits: ## train the digits model anew and build its bundles
 	examples/digits/build.sh
 
 .PHONY: dist
-dist: ## wheel and sdist into dist/
+dist: ## sdist, and the wheel made from it, into dist/
+	rm -rf dist
 	python -m build
+	python -m twine check --strict dist/*
 
 .PHONY: clean
 clean: ## remove what was built and set up

@@ -20,6 +20,7 @@ IoType = Literal["float32", "int8", "uint8"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 AUTO_MODES: tuple[Mode, ...] = ("int8", "dynamic", "float16", "none")  # in the order in which they are wanted
 CALIBRATED: tuple[Mode, ...] = ("int8", "int16x8")
+ROUNDED: tuple[Mode, ...] = ("dynamic", *CALIBRATED)  # the model computes in whole numbers, at least in part
 KERAS_SUFFIXES = (".keras", ".h5")
 BUNDLE = {MODEL, LABELS, MANIFEST, GOLDENS, REPORT_MD, REPORT_HTML}
 VARIABLE_OPERATIONS = (b"VarHandleOp", b"VariableV2")

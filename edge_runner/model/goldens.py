@@ -149,14 +149,14 @@ def _deviation(
         stored = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in item.inputs)
         own = ", ".join(f"{spec.dtype} {list(spec.shape)}" for spec in interpreter.inputs)
         return Deviation(faults=(f"its stored input is {stored}, the model's {own}",))
-    levels = _levels(item, preprocessor) if preprocessor and item.picture is not None else None
+    levels = prepared_levels(item, preprocessor) if preprocessor and item.picture is not None else None
     outputs = interpreter.run(*item.inputs)
     faults = (levels and _too_far(*levels), compare(goldens, item, interpreter.outputs, outputs, same_answer))
     return Deviation(levels, _off(item, outputs), tuple(filter(None, faults)))
 
 
-def _levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, float]:
-    """How far the prepared picture is from the stored one, in grey levels: in the mean and at most."""
+def prepared_levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, float]:
+    """How far this machine prepares a golden picture from the stored input, in grey levels: in the mean and at most."""
     assert item.picture is not None
     out = np.empty(preprocessor.shape, preprocessor.dtype)
     preprocessor(item.picture, out)

@@ -25,11 +25,10 @@ Color = Literal["rgb", "bgr", "gray"]
 Layout = Literal["auto", "nhwc", "nchw"]
 Channels = Annotated[tuple[float, ...], OneOrMany(), Length(1)]
 
-# nearest is OpenCV's exact one: it looks up centre to centre, as tf.image.resize and Pillow do.
+# OpenCV's. Its INTER_NEAREST_EXACT is not here: it changed with OpenCV 5, and takes the wrong one of two neighbours before that.
 INTERPOLATIONS: dict[Interpolation, int] = {
     "linear": cv2.INTER_LINEAR,
     "area": cv2.INTER_AREA,
-    "nearest": cv2.INTER_NEAREST_EXACT,
     "cubic": cv2.INTER_CUBIC,
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
@@ -147,10 +146,21 @@ class Preprocessor:
             np.copyto(target, part)
             return canvas
         how = self.recipe.interpolation
+        if how == "nearest":
+            self._look_up(part, target)
+            return canvas
         if how == "area" and (part.shape[0] < inset.height or part.shape[1] < inset.width):
             how = "linear"
         _wrote(target, cv2.resize(part, (inset.width, inset.height), target, interpolation=INTERPOLATIONS[how]))
         return canvas
+
+    def _look_up(self, part: Picture, target: Picture) -> None:
+        """Nearest: centre to centre, as tf.image.resize and Pillow do; of two pixels as near, the right or the lower one."""
+        (height, width), (rows, columns) = part.shape[:2], target.shape[:2]
+        strip = self._buffer("strip", (rows, width, 3))
+        # in "clip" mode numpy writes straight into `out`
+        np.take(part, (2 * np.arange(rows) + 1) * height // (2 * rows), axis=0, out=strip, mode="clip")
+        np.take(strip, (2 * np.arange(columns) + 1) * width // (2 * columns), axis=1, out=target, mode="clip")
 
     def _colored(self, canvas: Picture) -> Picture:
         if self.recipe.color == "bgr":
@@ -182,7 +192,7 @@ class Preprocessor:
         return _wrote(plane, cv2.extractChannel(colored, channel, plane))
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> Picture:
-        if name not in self._scratch:
+        if name not in self._scratch or self._scratch[name].shape != shape:
             self._scratch[name] = np.empty(shape, np.uint8)
         return self._scratch[name]
 

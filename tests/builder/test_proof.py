@@ -140,14 +140,18 @@ def steady(*outputs: float, drift: float = 0.0) -> Model:
 def test_tolerance_of_a_range():
     """Where nothing drifts, an output may be off by 0.001 of the range of its values."""
     samples = made_up_pictures(RGB).some(3)
-    goldens = make_goldens(samples, lambda n: values(0, 0, 0, 0), steady(1, 2, 3, 11), steady(1, 2, 3, 11))
+    goldens = make_goldens(
+        samples, lambda n: values(0, 0, 0, 0), steady(1, 2, 3, 11), steady(1, 2, 3, 11), rounds=False
+    )
     assert goldens.tolerances == [pytest.approx(0.01)]
 
 
 def test_tolerance_of_a_drift():
     """Four times what the reference kernels answer otherwise, where that is more."""
     samples = made_up_pictures(RGB).some(3)
-    goldens = make_goldens(samples, lambda n: values(0, 0, 0, 0), steady(1, 2, 3, 11), steady(1, 2, 3, 11, drift=-0.5))
+    goldens = make_goldens(
+        samples, lambda n: values(0, 0, 0, 0), steady(1, 2, 3, 11), steady(1, 2, 3, 11, drift=-0.5), rounds=False
+    )
     assert goldens.tolerances == [pytest.approx(2.0)]
 
 
@@ -156,17 +160,19 @@ def test_tolerance_of_steps():
     spec = TensorSpec("values", (1, 4), "int8", 0.25, 0)
     model = steady(1, 2, 3, 11)
     model.outputs = (spec,)
-    goldens = make_goldens(made_up_pictures(RGB).some(3), lambda n: values(0, 0, 0, 0), model, model)
+    goldens = make_goldens(made_up_pictures(RGB).some(3), lambda n: values(0, 0, 0, 0), model, model, rounds=True)
     assert goldens.tolerances == [0.75]
 
 
 def test_tolerance_of_noise():
-    """Four times what one grey level of noise on the golden pictures changes."""
+    """Four times what one grey level of noise on the golden pictures changes, where the model computes in whole numbers."""
     picture = TensorSpec("x", (1, 8, 8, 3), "float32")
     model = Model(lambda x: values(0, 0, 0, float(x[0, 0, 0, 0]) * 255), (picture,), (VALUES,))
     pictures = Pictures([np.full((8, 8, 3), level, np.uint8) for level in range(100, 110)], RGB)
-    goldens = make_goldens(pictures, lambda n: values(0, 0, 0, 0), model, model)
+    goldens = make_goldens(pictures, lambda n: values(0, 0, 0, 0), model, model, rounds=True)
     assert goldens.tolerances == [pytest.approx(4.0, rel=1e-4)]
+    goldens = make_goldens(pictures, lambda n: values(0, 0, 0, 0), model, model, rounds=False)
+    assert goldens.tolerances == [pytest.approx(0.109, rel=1e-4)]
 
 
 def test_tolerance_of_noise_without_pictures():
@@ -180,7 +186,7 @@ def test_tolerance_of_noise_without_pictures():
 
     model = Model(answer, (x, index), (VALUES,))
     samples = Arrays({"x": np.tile(np.linspace(0, 510, 6), (10, 1)), "index": np.full((10, 2), 7)}, "here")
-    goldens = make_goldens(samples, lambda n: values(0, 0, 0, 0), model, model)
+    goldens = make_goldens(samples, lambda n: values(0, 0, 0, 0), model, model, rounds=True)
     assert goldens.tolerances == [pytest.approx(8.0, rel=1e-4)]
     assert np.array_equal(np.unique(seen), [7])
 
@@ -189,7 +195,7 @@ def test_goldens_hold_both_answers():
     """A golden has the picture, the prepared input, the .tflite's answer and the SavedModel's, and the recipe beside them."""
     pictures = made_up_pictures(RGB).some(2)
     model = steady(1, 2, 3, 4)
-    goldens = make_goldens(pictures, lambda n: values(n, n, n, n), model, model)
+    goldens = make_goldens(pictures, lambda n: values(n, n, n, n), model, model, rounds=False)
     assert goldens.recipe == recipe_dict(RGB)
     for number, item in enumerate(goldens.items):
         assert np.array_equal(item.picture, pictures.picture(number))
@@ -201,7 +207,7 @@ def test_goldens_without_pictures():
     """A model that is not fed pictures has goldens of arrays: no picture, and no recipe."""
     spec = TensorSpec("x", (1, 3), "float32")
     model = Model(lambda x: values(*x[0], 0), (spec,), (VALUES,))
-    goldens = make_goldens(Arrays({"x": np.eye(3)}, "here"), lambda n: values(0, 0, 0, 0), model, model)
+    goldens = make_goldens(Arrays({"x": np.eye(3)}, "here"), lambda n: values(0, 0, 0, 0), model, model, rounds=True)
     assert goldens.recipe is None
     assert [item.picture for item in goldens.items] == [None] * 3
     assert [item.inputs[0].tolist() for item in goldens.items] == [[row] for row in np.eye(3).tolist()]

@@ -41,8 +41,7 @@ TENSORS = {
     "int16 quantised":   ("int16", 1 / 32768, 0, (127.5,), (127.5,)),
 }  # fmt: skip
 
-# name: the picture's (width, height), the input's. All odd, and so is what is left after a crop: nothing fits by chance, and
-# no centre lies between two pixels, where "nearest" may take either.
+# name: the picture's (width, height), the input's. All odd, and so is what is left after a crop: nothing fits by chance.
 SIZES = {
     "shrinking": ((27, 35), (13, 17)),
     "enlarging": ((17, 11), (25, 21)),
@@ -105,6 +104,26 @@ def test_reference(resize: str, interpolation: str, color: str, layout: str) -> 
         preprocessor = make(tensor, color, layout, sizes[1], resize=resize, interpolation=interpolation)
         off, step = off_levels(preprocessor, noise(sizes[0]), crop, preprocessor.recipe)
         assert off <= TOLERANCE_LEVELS[color] + step, (tensor, sizes, crop)
+
+
+@pytest.mark.parametrize("sizes", [((40, 30), (3, 3)), ((640, 480), (48, 48)), ((6, 4), (3, 2)), ((5, 3), (10, 6))])
+def test_nearest_between_two(sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    """Where a centre lies between two pixels, nearest takes the right or the lower one, whichever OpenCV is installed."""
+    picture, (width, height) = noise(sizes[0]), sizes[1]
+    found = prepare(make("uint8", "bgr", size=sizes[1], interpolation="nearest"), picture)
+    rows, columns = (
+        [(2 * i + 1) * old // (2 * new) for i in range(new)]
+        for old, new in ((picture.shape[0], height), (picture.shape[1], width))
+    )
+    assert np.array_equal(found[0], picture[rows][:, columns])
+
+
+def test_nearest_of_pictures_of_all_sizes() -> None:
+    """One preprocessor takes pictures of one size after those of another."""
+    preprocessor = make("uint8", "bgr", interpolation="nearest", resize="letterbox")
+    for size in ((30, 20), (50, 20), (30, 20), (20, 70)):
+        fresh = make("uint8", "bgr", interpolation="nearest", resize="letterbox")
+        assert np.array_equal(prepare(preprocessor, noise(size)), prepare(fresh, noise(size)))
 
 
 @pytest.mark.parametrize(

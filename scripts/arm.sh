@@ -1,0 +1,119 @@
+# An ARM board without a board: a folder with Debian's packages for it, whose Python runs under QEMU, and a virtual environment with
+# the project's wheel, which that Python's own pip has filled. Sourced, after lib.sh, not run.
+
+CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/edge-runner/arm"
+
+# What boards there are. Part, architecture and features are what their /proc/cpuinfo says: runtimes choose their kernels by it.
+# (Of a Raspberry Pi 2, 4, 5 and 5.)
+BOARDS="
+armhf   bookworm armhf arm     cortex-a7  0xc07 7 half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae
+arm64   bookworm arm64 aarch64 cortex-a72 0xd08 8 fp asimd evtstrm crc32 cpuid
+pi5     bookworm arm64 aarch64 cortex-a76 0xd0b 8 fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+trixie  trixie   arm64 aarch64 cortex-a76 0xd0b 8 fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+"
+
+# cannot WHY: this machine cannot emulate a board. In CI that is an error.
+cannot() {
+    [ -z "${CI:-}" ] || die "$*"
+    say "skipped: $*"
+    exit 0
+}
+
+# quietly WHAT COMMAND…: its output goes to a log, whose last line is the error where it fails.
+quietly() {
+    local what=$1 last
+    shift
+    "$@" >"$WORK/log" 2>&1 && return
+    last=$(grep -v '^ *$' "$WORK/log" | tail -n 1 | sed 's/^\(edge-runner: error\|ERROR\|E\): //')
+    die "$what: ${last:-it fails without a word}"
+}
+
+# need_emulator: QEMU and mmdebstrap, installed where they are missing; and $WORK, a folder for the time of this run.
+need_emulator() {
+    [ "$(sed -n 's/^ID=//p' /etc/os-release 2>/dev/null)" = debian ] || cannot "emulating an ARM board needs Debian"
+    mkdir -p "$CACHE"
+    WORK=$(mktemp -d "$CACHE/.work.XXXXXX")
+    trap 'rm -rf "$WORK"' EXIT
+    if ! { command -v qemu-arm-static && command -v qemu-aarch64-static && command -v mmdebstrap; } >/dev/null; then
+        need_root "install qemu-user-static and mmdebstrap"
+        export DEBIAN_FRONTEND=noninteractive
+        quietly "apt-get update" apt-get update
+        quietly "QEMU" apt-get install -y --no-install-recommends qemu-user-static mmdebstrap
+    fi
+}
+
+need_root() { [ "$(id -u)" = 0 ] || cannot "emulating an ARM board needs root once, to $1"; }
+
+# make_root: the board's Debian in $BOARD_ROOT, which is kept. Its Python starts QEMU by itself, under the name that it was called
+# by: so virtual environments, child processes and installed commands work as they do on the board.
+make_root() {
+    local new="$WORK/root" python packages=libc6,libstdc++6,base-files,python3,python3-venv,python3-pip
+    need_root "make $BOARD_ROOT"
+    say "$BOARD: unpacking Debian $SUITE for $ARCH into $BOARD_ROOT: once …"
+    [ "$ARCH" != armhf ] || packages+=,python3-numpy,python3-opencv,python3-yaml
+    quietly "$BOARD: Debian $SUITE for $ARCH" mmdebstrap --variant=extract --arch="$ARCH" \
+        --aptopt='APT::Install-Recommends "0"' --include=$packages "$SUITE" "$new" "$(debian_mirror)"
+    link_what_is_left "$new"
+    mkdir -p "$new/proc"
+    cpuinfo >"$new/proc/cpuinfo"
+    python="$new/usr/bin/$(readlink "$new/usr/bin/python3")"
+    mv "$python" "$new/usr/bin/python.elf"
+    printf '#!/bin/sh\nexec %s-0 "$0" %q "$@"\n' "$(printf '%q ' "${EMULATE[@]}")" "$BOARD_ROOT/usr/bin/python.elf" >"$python"
+    chmod 755 "$new" "$python"
+    rm -rf "$CACHE/$BOARD"-* # made by an older version of this file
+    mv -T "$new" "$BOARD_ROOT"
+}
+
+# The first URI of Debian's own sources here, in either of apt's two forms.
+debian_mirror() {
+    {
+        sed -nE 's/^URIs: *([^ ]+).*/\1/p' /etc/apt/sources.list.d/debian.sources
+        sed -nE 's/^deb +(\[[^]]*\] *)?([^ ]+) .*/\2/p' /etc/apt/sources.list
+    } 2>/dev/null | head -n 1
+}
+
+# link_what_is_left DIR: what the packages' own scripts, which did not run, would have done.
+link_what_is_left() {
+    local dir library
+    for dir in bin lib sbin; do
+        [ -e "$1/$dir" ] || ln -s "usr/$dir" "$1/$dir"
+    done
+    for library in blas/libblas.so.3 lapack/liblapack.so.3; do
+        [ "$ARCH" != armhf ] || ln -s $library "$1/usr/lib/arm-linux-gnueabihf/"
+    done
+}
+
+cpuinfo() {
+    local core
+    for ((core = 0; core < $(nproc); core++)); do
+        printf '%s\t: %s\n' processor $core Features "$FEATURES" "CPU implementer" 0x41 "CPU architecture" "$ARM" \
+            "CPU variant" 0x0 "CPU part" "$PART" "CPU revision" 3
+        echo
+    done
+}
+
+# make_board BOARD DIR WHEEL: a virtual environment of the board's Python in DIR, with the wheel in it, installed by pip as on a board.
+make_board() {
+    local dir=$2 wheel=$3 qemu
+    BOARD=$1
+    read -r _ SUITE ARCH qemu PROCESSOR PART ARM FEATURES < <(grep "^$BOARD " <<<"$BOARDS") || die "there is no board '$BOARD'"
+    BOARD_ROOT="$CACHE/$BOARD-$(cksum <"$ROOT/scripts/arm.sh" | cut -d ' ' -f 1)"
+    EMULATE=("qemu-$qemu-static" -cpu "$PROCESSOR" -L "$BOARD_ROOT")
+    [ -d "$BOARD_ROOT" ] || make_root
+    if [ "$ARCH" = armhf ]; then
+        # NumPy, OpenCV and YAML are Debian's. To know armhf, pip reads the file that Python was called by: it must be the program.
+        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip --system-site-packages "$dir"
+        ln -s "$BOARD_ROOT/usr/bin/python.elf" "$dir/bin/python.elf"
+        board_pip "${EMULATE[@]}" -0 "$dir/bin/python.elf" "$dir/bin/python.elf" -m pip install tflite-runtime
+        board_pip "$dir/bin/python" -m pip install --no-deps "$wheel"
+    else
+        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip "$dir"
+        board_pip "$BOARD_ROOT/usr/bin/python3" -m pip --python "$dir/bin/python" install "$wheel"
+    fi
+}
+
+# board_pip PIP…: and what it always needs; wheels alone, since nobody compiles on a board.
+board_pip() {
+    quietly "$BOARD: pip on Debian $SUITE, $ARCH" "$@" --only-binary=:all: --no-compile --disable-pip-version-check
+    say "$BOARD: $(sed -n 's/^Successfully installed/installed/p' "$WORK/log")"
+}

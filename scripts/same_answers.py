@@ -1,0 +1,53 @@
+"""Whether two machines gave the same answers to the same frames: two files of results, JSON lines.
+
+    python scripts/same_answers.py here/results.jsonl there/results.jsonl
+
+The best label of each frame is the same; every score that both wrote down differs by SCORE_OFF at most, because another
+processor may prepare a frame a grey level or two otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SCORE_OFF = 0.02
+
+
+def main() -> int:
+    """Say how far they are apart, and return 0; or say where they differ, and return 1."""
+    try:
+        print(compared(*(_results(Path(name)) for name in sys.argv[1:3])))
+    except ValueError as error:
+        print(error)
+        return 1
+    return 0
+
+
+def compared(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> str:
+    """How far apart the scores are, in words; raise ValueError where the answers are not the same."""
+    frames = [result["source"] for result in here]
+    others = [result["source"] for result in there]
+    if not frames or frames != others:
+        raise ValueError(f"not the same frames: {', '.join(frames) or 'none'}; and {', '.join(others) or 'none'}")
+    most = 0.0
+    for one, other in zip(here, there, strict=True):
+        before, after = one["classifications"], other["classifications"]
+        if before[0]["label"] != after[0]["label"]:
+            raise ValueError(f"{one['source']}: the answer is '{after[0]['label']}', not '{before[0]['label']}'")
+        scores = {answer["label"]: answer["score"] for answer in before}
+        off = max(abs(a["score"] - scores[a["label"]]) for a in after if a["label"] in scores)
+        if off > SCORE_OFF:
+            raise ValueError(f"{one['source']}: a score is {off:.3g} off; allowed {SCORE_OFF:g}")
+        most = max(most, off)
+    return f"{len(frames)} frames, the same answers, scores within {most:.2g}"
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,32 +1,31 @@
 #!/usr/bin/env bash
-# How far prepared inputs and outputs differ between processors and runtimes: two tables, in Markdown. ARM boards are emulated
-# (scripts/arm.sh). EDGE_RUNNER_MODELS names a folder with models and pictures of others; without it, only the digits are compared.
+# How far prepared inputs and outputs differ between processors and runtimes: two tables, in Markdown. The ARM boards are emulated, which
+# needs Debian, and root once. EDGE_RUNNER_MODELS names a folder with models and pictures of others; without it, only digits are compared.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 . "$ROOT/scripts/arm.sh"
+unset PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
+rows=()
+
+# measure NAME PYTHON RUNTIME: a row of the tables.
+measure() {
+    say "$1, $3: measuring …"
+    (cd "$WORK" && "$2" "$ROOT/bench/processors.py" measure "$WORK/goldens" --runtime "$3") >"$WORK/${#rows[@]}.json" || die "$1 cannot be measured"
+    rows+=("$1, $3=$WORK/${#rows[@]}.json")
+}
+
 need_emulator
 board_env .venv-test "[test]"
 host="$ROOT/.venv-test/bin/python"
-tool="$ROOT/bench/processors.py"
-found=()
-
-# measure NAME PYTHON RUNTIME
-measure() {
-    say "$1: measuring …"
-    (cd "$WORK" && "$2" "$tool" measure "$WORK/goldens" --runtime "$3" >"$WORK/$1.json") || die "$1 could not be measured"
-    found+=("$1=$WORK/$1.json")
-}
-
-"$host" "$tool" make "$WORK/goldens" ${EDGE_RUNNER_MODELS:+--models "$EDGE_RUNNER_MODELS"}
-quietly "the wheel" "$host" -m build --no-isolation --wheel --outdir "$WORK/dist" "$ROOT"
-for runtime in tflite-runtime ai-edge-litert; do
-    measure "x86_64 $runtime" "$host" $runtime
+"$host" "$ROOT/bench/processors.py" make "$WORK/goldens" ${EDGE_RUNNER_MODELS:+--models "$EDGE_RUNNER_MODELS"}
+quietly "the wheel" "$host" -m build --no-isolation --outdir "$WORK/dist" "$ROOT"
+measure x86_64 "$host" ai-edge-litert
+for board in arm64 pi5 trixie armhf; do
+    wheel=$(echo "$WORK"/dist/*.whl)
+    [ $board != pi5 ] || wheel+="[litert]"
+    make_board $board "$WORK/$board" "$wheel"
+    [ $board = trixie ] || measure "$ARCH $PROCESSOR, Debian $SUITE" "$WORK/$board/bin/python" tflite-runtime
+    case $board in pi5 | trixie) measure "$ARCH $PROCESSOR, Debian $SUITE" "$WORK/$board/bin/python" ai-edge-litert ;; esac
+    rm -rf "${WORK:?}/$board"
 done
-for board in armhf arm64 pi5 trixie; do
-    make_board $board "$WORK/$board" "$WORK"/dist/*.whl
-    [ $board != pi5 ] || board_pip "$WORK/$board/bin/python" -m pip install "edge-runner[litert]" --find-links "$WORK/dist"
-    for runtime in $("$WORK/$board/bin/python" -c "$RUNTIMES"); do
-        measure "$board $runtime" "$WORK/$board/bin/python" "$runtime"
-    done
-done
-"$host" "$tool" table "${found[@]}"
+"$host" "$ROOT/bench/processors.py" table "${rows[@]}"

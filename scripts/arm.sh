@@ -94,26 +94,29 @@ cpuinfo() {
 
 # make_board BOARD DIR WHEEL: a virtual environment of the board's Python in DIR, with the wheel in it, installed by pip as on a board.
 make_board() {
-    local dir=$2 wheel=$3 qemu
-    BOARD=$1
+    local wheel=$3 qemu
+    BOARD=$1 BOARD_ENV=$2
     read -r _ SUITE ARCH qemu PROCESSOR PART ARM FEATURES < <(grep "^$BOARD " <<<"$BOARDS") || die "there is no board '$BOARD'"
     BOARD_ROOT="$CACHE/$BOARD-$(cksum <"$ROOT/scripts/arm.sh" | cut -d ' ' -f 1)"
     EMULATE=("qemu-$qemu-static" -cpu "$PROCESSOR" -L "$BOARD_ROOT")
     [ -d "$BOARD_ROOT" ] || make_root
-    if [ "$ARCH" = armhf ]; then
-        # NumPy, OpenCV and YAML are Debian's. To know armhf, pip reads the file that Python was called by: it must be the program.
-        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip --system-site-packages "$dir"
-        ln -s "$BOARD_ROOT/usr/bin/python.elf" "$dir/bin/python.elf"
-        board_pip "${EMULATE[@]}" -0 "$dir/bin/python.elf" "$dir/bin/python.elf" -m pip install tflite-runtime
-        board_pip "$dir/bin/python" -m pip install --no-deps "$wheel"
+    if [ "$ARCH" = armhf ]; then # NumPy, OpenCV and YAML are Debian's, and the runtime PyPI's
+        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip --system-site-packages "$BOARD_ENV"
+        # To know armhf, pip reads the file that Python was called by: it must be the program itself, which QEMU is to start.
+        ln -s "$BOARD_ROOT/usr/bin/python.elf" "$BOARD_ENV/bin/python.elf"
+        pip_by "${EMULATE[@]}" -0 "$BOARD_ENV/bin/python.elf" "$BOARD_ENV/bin/python.elf" -m pip install tflite-runtime
+        board_pip install --no-deps "$wheel"
     else
-        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip "$dir"
-        board_pip "$BOARD_ROOT/usr/bin/python3" -m pip --python "$dir/bin/python" install "$wheel"
+        quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip "$BOARD_ENV"
+        board_pip install "$wheel"
     fi
 }
 
-# board_pip PIP…: and what it always needs; wheels alone, since nobody compiles on a board.
-board_pip() {
+# board_pip ARGUMENT…: Debian's pip, into the board's environment.
+board_pip() { pip_by "$BOARD_ROOT/usr/bin/python3" -m pip --python "$BOARD_ENV/bin/python" "$@"; }
+
+# Wheels alone, since nobody compiles on a board.
+pip_by() {
     quietly "$BOARD: pip on Debian $SUITE, $ARCH" "$@" --only-binary=:all: --no-compile --disable-pip-version-check
     say "$BOARD: $(sed -n 's/^Successfully installed/installed/p' "$WORK/log")"
 }

@@ -60,8 +60,8 @@ for bundle in digits digits-int8; do
     step "demo $bundle" demos $bundle
 done
 if ! $short; then
-    board_pip "$WORK/board/bin/python" -m pip install pytest hypothesis
-    on_board python -m pytest "$ROOT/tests" -c "$ROOT/setup.cfg" --rootdir "$ROOT" -p no:cacheprovider -m arm ||
+    board_pip install pytest hypothesis
+    on_board python -m pytest "$ROOT/tests" -c "$ROOT/setup.cfg" --rootdir "$ROOT" -p no:cacheprovider -q --no-header -m arm ||
         die "$board: the tests marked for it fail; they are named above"
 fi
 say "$board: all is well"

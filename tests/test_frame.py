@@ -7,6 +7,8 @@ import pytest
 
 from edge_runner.frame import Geometry, Region, TensorSpec, differences
 
+pytestmark = pytest.mark.arm
+
 
 def test_differences() -> None:
     """Equal infinities are no difference, other ones are infinite, and what is no number is no number."""

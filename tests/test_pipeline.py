@@ -22,6 +22,8 @@ from edge_runner.pipeline import assemble as assemble_whole
 from edge_runner.result import Result
 from edge_runner.settings import load_settings
 
+pytestmark = pytest.mark.arm
+
 Assemble = Callable[..., Pipeline]
 DATA = Path(__file__).parent / "data"
 LOGITS = {"path": str(DATA / "logits.tflite"), "labels": str(DATA / "colours.txt")}

@@ -11,6 +11,8 @@ import pytest
 
 from edge_runner.result import CROCKFORD, Answers, RawTensor, Result, new_run, rfc3339, rounded
 
+pytestmark = pytest.mark.arm
+
 Make = Callable[..., Result]
 
 

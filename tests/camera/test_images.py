@@ -17,6 +17,8 @@ from edge_runner.camera.images import SUFFIXES, Images, ImagesConfig, find_pictu
 from edge_runner.errors import SettingError
 from edge_runner.frame import Picture
 
+pytestmark = pytest.mark.arm
+
 Shots = Callable[..., list[tuple[Any, Picture]]]
 Paint = Callable[..., Path]
 

@@ -10,6 +10,8 @@ import pytest
 
 from edge_runner.camera.pixels import decode, torn
 
+pytestmark = pytest.mark.arm
+
 PICTURE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8), (0, 0), 2)
 
 

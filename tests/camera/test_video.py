@@ -16,6 +16,8 @@ from edge_runner.camera.video import Video, VideoConfig, cut_short
 from edge_runner.errors import SettingError
 from edge_runner.frame import Picture
 
+pytestmark = pytest.mark.arm
+
 Shots = Callable[..., list[tuple[Any, Picture]]]
 FRAMES = 12
 WIDTH, HEIGHT = 160, 120

@@ -16,6 +16,8 @@ from edge_runner.errors import EXIT_CONFIG, EdgeRunnerError, ModelError, Setting
 from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL, ModelConfig, open_model, read_manifest, sha256_of
 from edge_runner.model.interpreter import find_runtime
 
+pytestmark = pytest.mark.arm
+
 CHANGES_EACH = 25
 NO_GOOD = "f" * 64
 

@@ -19,6 +19,8 @@ from edge_runner.model.flatbuffer import Graph, Operator, Table, read_graph
 from edge_runner.model.labels import embedded_labels
 from edge_runner.model.structure import check_structure
 
+pytestmark = pytest.mark.arm
+
 DATA = Path(__file__).parents[1] / "data"
 DIGITS = (
     DATA.parents[1] / "examples/digits/models/digits-int8/model.tflite"

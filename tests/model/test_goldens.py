@@ -28,6 +28,8 @@ from edge_runner.model.goldens import (
 from edge_runner.model.interpreter import Interpreter, find_runtime
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
+pytestmark = pytest.mark.arm
+
 
 @pytest.fixture
 def content(data: Path) -> bytes:

@@ -19,6 +19,8 @@ from edge_runner.model import interpreter as module
 from edge_runner.model.bundle import ModelConfig, open_model
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime, thread_count
 
+pytestmark = pytest.mark.arm
+
 
 @pytest.fixture
 def load(data: Path) -> Callable[[str], Interpreter]:

@@ -20,6 +20,8 @@ from edge_runner.errors import OutputError, SettingError
 from edge_runner.output.jsonl import TAIL_BYTES, JsonLines, JsonLinesConfig
 from edge_runner.result import Result
 
+pytestmark = pytest.mark.arm
+
 Make = Callable[..., Result]
 SHOT: Any = None  # a file of lines needs no picture
 

@@ -15,6 +15,8 @@ from edge_runner.result import Answers, Classification
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.classify import ACTIVATION_AFTER, Classify, ClassifyConfig, activate
 
+pytestmark = pytest.mark.arm
+
 LABELS = ("ant", "bee", "cat", "dog")
 WHERE = Geometry(640, 480)
 

@@ -7,6 +7,8 @@ import pytest
 
 from edge_runner.task import draw
 
+pytestmark = pytest.mark.arm
+
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_legible_on_any_background(level: int) -> None:

@@ -16,6 +16,8 @@ from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.raw import VALUES_MOST, Raw, RawConfig
 
+pytestmark = pytest.mark.arm
+
 WHERE = Geometry(640, 480)
 
 

@@ -23,6 +23,12 @@ type: ## mypy, strict
 test: ## every test
 	scripts/test.sh
 
+.PHONY: arm
+arm: ## the wheel on emulated ARM boards: Debian, QEMU, some minutes each
+	scripts/test_arm.sh
+	scripts/test_arm.sh --trixie
+	scripts/test_arm.sh --armhf
+
 .PHONY: digits
 digits: ## train the digits model anew and build its bundles
 	examples/digits/build.sh

@@ -19,13 +19,13 @@ cannot() {
     exit 0
 }
 
-# quietly WHAT COMMAND…: its output goes to a log, whose last line is the error where it fails.
+# quietly WHAT COMMAND…: its output goes to a log. Where it fails, the last error there, or the last line, is what is said.
 quietly() {
-    local what=$1 last
+    local what=$1 errors='^(edge-runner: error|ERROR|E): ' last
     shift
     "$@" >"$WORK/log" 2>&1 && return
-    last=$(grep -v '^ *$' "$WORK/log" | tail -n 1 | sed 's/^\(edge-runner: error\|ERROR\|E\): //')
-    die "$what: ${last:-it fails without a word}"
+    last=$({ grep -E "$errors" "$WORK/log" || grep -v '^ *$' "$WORK/log"; } | tail -n 1)
+    die "$what: $(sed -E "s/$errors//" <<<"${last:-no word}")"
 }
 
 # need_emulator: QEMU and mmdebstrap, installed where they are missing; and $WORK, a folder for the time of this run.
@@ -60,7 +60,7 @@ make_root() {
     mv "$python" "$new/usr/bin/python.elf"
     printf '#!/bin/sh\nexec %s-0 "$0" %q "$@"\n' "$(printf '%q ' "${EMULATE[@]}")" "$BOARD_ROOT/usr/bin/python.elf" >"$python"
     chmod 755 "$new" "$python"
-    rm -rf "$CACHE/$BOARD"-* # made by an older version of this file
+    rm -rf "$CACHE/$BOARD"-* # those that an older version made
     mv -T "$new" "$BOARD_ROOT"
 }
 
@@ -97,7 +97,7 @@ make_board() {
     local wheel=$3 qemu
     BOARD=$1 BOARD_ENV=$2
     read -r _ SUITE ARCH qemu PROCESSOR PART ARM FEATURES < <(grep "^$BOARD " <<<"$BOARDS") || die "there is no board '$BOARD'"
-    BOARD_ROOT="$CACHE/$BOARD-$(cksum <"$ROOT/scripts/arm.sh" | cut -d ' ' -f 1)"
+    BOARD_ROOT="$CACHE/$BOARD-$({ declare -f make_root link_what_is_left cpuinfo; grep "^$BOARD " <<<"$BOARDS"; } | cksum | cut -d ' ' -f 1)"
     EMULATE=("qemu-$qemu-static" -cpu "$PROCESSOR" -L "$BOARD_ROOT")
     [ -d "$BOARD_ROOT" ] || make_root
     if [ "$ARCH" = armhf ]; then # NumPy, OpenCV and YAML are Debian's, and the runtime PyPI's

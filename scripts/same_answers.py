@@ -33,14 +33,16 @@ def compared(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> str:
     if not frames or frames != others:
         raise ValueError(f"not the same frames: {', '.join(frames) or 'none'}; and {', '.join(others) or 'none'}")
     most = 0.0
-    for one, other in zip(here, there, strict=True):
-        before, after = one["classifications"], other["classifications"]
-        if before[0]["label"] != after[0]["label"]:
-            raise ValueError(f"{one['source']}: the answer is '{after[0]['label']}', not '{before[0]['label']}'")
-        scores = {answer["label"]: answer["score"] for answer in before}
-        off = max(abs(a["score"] - scores[a["label"]]) for a in after if a["label"] in scores)
+    for frame, one, other in zip(frames, here, there, strict=True):
+        before, after = ({answer["label"]: answer["score"] for answer in r["classifications"]} for r in (one, other))
+        if not before or not after:
+            raise ValueError(f"{frame}: no answer {'there' if before else 'here'}")
+        expected, got = (next(iter(answers)) for answers in (before, after))
+        if expected != got:
+            raise ValueError(f"{frame}: the answer is '{got}', not '{expected}'")
+        off = max(abs(before[label] - after[label]) for label in before.keys() & after.keys())
         if off > SCORE_OFF:
-            raise ValueError(f"{one['source']}: a score is {off:.3g} off; allowed {SCORE_OFF:g}")
+            raise ValueError(f"{frame}: a score is {off:.3g} off; allowed {SCORE_OFF:g}")
         most = max(most, off)
     return f"{len(frames)} frames, the same answers, scores within {most:.2g}"
 

@@ -68,7 +68,7 @@ def read_graph(content: bytes) -> Graph:
     """Read a .tflite file's bytes; raise ModelError where they are damaged or something else."""
     try:
         return _graph(content)
-    except (struct.error, IndexError, UnicodeDecodeError, OverflowError) as error:
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise ModelError(f"is damaged: its tables lead outside of its {len(content):,} bytes") from error
 
 
@@ -129,7 +129,7 @@ class Table:
             raise IndexError(self._position)
 
     def _read(self, kind: str, position: int) -> int:
-        if position < 0:
+        if not 0 <= position < len(self._content):  # on 32 bit, unpack_from takes no larger number at all
             raise IndexError(position)
         number: int = struct.unpack_from(kind, self._content, position)[0]
         return number

@@ -122,7 +122,7 @@ def _differences(folder: Path, runtime: Any) -> dict[str, Any]:
 def table(measured: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """Two tables, a row a machine: how it prepares pictures, and what its outputs are."""
     one = next(iter(measured.values()))
-    yield from _rows(["Prepared otherwise, in grey levels", *one["resized"], *one["models"]])
+    yield from _rows(["Prepared otherwise: grey levels, mean / most", *one["resized"], *one["models"]])
     for name, found in measured.items():
         levels = [*found["resized"].values(), *(model["levels"] for model in found["models"].values())]
         yield _row([name, *(f"{mean:.2g} / {most:.2g}" if most else "0" for mean, most in levels)])
@@ -140,9 +140,9 @@ def table(measured: Mapping[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _amount(value: float, step: float) -> str:
-    if step:
-        return f"{value / step:.3g} steps"
-    return f"{value:.2g}"
+    if not value:
+        return "0"
+    return f"{value / step:.3g} steps" if step else f"{value:.2g}"
 
 
 def _rows(head: Sequence[str]) -> list[str]:

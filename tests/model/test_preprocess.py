@@ -25,9 +25,10 @@ INTERPOLATIONS = ("linear", "area", "nearest", "cubic")
 COLORS = ("rgb", "bgr", "gray")
 LAYOUTS = ("nhwc", "nchw")
 
-# OpenCV rounds to whole levels after the resize (half a level), whose weights have 8 or 11 bits (less than another half),
-# and once more after the grey. The tensor's own rounding comes on top: half a step of its numbers.
-TOLERANCE_LEVELS = {"rgb": 1.01, "bgr": 1.01, "gray": 1.51}
+# OpenCV rounds to whole levels after the resize (half a level), whose weights have 8 or 11 bits (less than another half; one
+# level where OpenCV 5 resizes by KleidiCV, on ARM), and once more after the grey. The tensor's own rounding comes on top: half a
+# step of its numbers.
+TOLERANCE_LEVELS = {"rgb": 1.51, "bgr": 1.51, "gray": 2.01}
 
 # name: dtype, scale, zero point, mean, std (one, or one a channel)
 TENSORS = {

@@ -121,6 +121,28 @@ def replay(
     return found
 
 
+def prepared_levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, float]:
+    """How far this machine prepares a golden picture from the stored input, in grey levels: in the mean and at most."""
+    assert item.picture is not None
+    out = np.empty(preprocessor.shape, preprocessor.dtype)
+    preprocessor(item.picture, out)
+    levels = np.abs(preprocessor.grey_levels(out.astype(np.float64) - item.inputs[0].astype(np.float64)))
+    return float(levels.mean()), float(levels.max())
+
+
+def compare(
+    goldens: Goldens, item: Golden, specs: Sequence[TensorSpec], outputs: Sequence[Tensor], same_answer: SameAnswer
+) -> str | None:
+    """Why `outputs`, real values, are not the host's to this golden; None where they are, within the tolerances."""
+    for spec, output, expected in zip(specs, outputs, item.outputs, strict=True):
+        if output.shape != expected.shape:
+            return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
+    for spec, off, tolerance in zip(specs, _off(item, outputs), goldens.tolerances, strict=True):
+        if not off <= tolerance:
+            return f"output '{spec.name}' is {off:.6g} off the host's; allowed {tolerance:.6g}"
+    return same_answer(item.outputs, outputs, goldens.tolerances)
+
+
 def summary(goldens: Goldens, deviations: Sequence[Deviation]) -> str:
     """In a few words, how far this machine is from the host at most."""
     words = []
@@ -155,15 +177,6 @@ def _deviation(
     return Deviation(levels, _off(item, outputs), tuple(filter(None, faults)))
 
 
-def prepared_levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, float]:
-    """How far this machine prepares a golden picture from the stored input, in grey levels: in the mean and at most."""
-    assert item.picture is not None
-    out = np.empty(preprocessor.shape, preprocessor.dtype)
-    preprocessor(item.picture, out)
-    levels = np.abs(preprocessor.grey_levels(out.astype(np.float64) - item.inputs[0].astype(np.float64)))
-    return float(levels.mean()), float(levels.max())
-
-
 def _too_far(mean: float, most: float) -> str | None:
     if mean <= MEAN_LEVELS and most <= MAX_LEVELS:
         return None
@@ -171,19 +184,6 @@ def _too_far(mean: float, most: float) -> str | None:
         f"this board prepares it otherwise than the host did: by {mean:.2f} grey levels in the mean and {most:.1f} at most"
         f" (allowed {MEAN_LEVELS:g} and {MAX_LEVELS:g})"
     )
-
-
-def compare(
-    goldens: Goldens, item: Golden, specs: Sequence[TensorSpec], outputs: Sequence[Tensor], same_answer: SameAnswer
-) -> str | None:
-    """Why `outputs`, real values, are not the host's to this golden; None where they are, within the tolerances."""
-    for spec, output, expected in zip(specs, outputs, item.outputs, strict=True):
-        if output.shape != expected.shape:
-            return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
-    for spec, off, tolerance in zip(specs, _off(item, outputs), goldens.tolerances, strict=True):
-        if not off <= tolerance:
-            return f"output '{spec.name}' is {off:.6g} off the host's; allowed {tolerance:.6g}"
-    return same_answer(item.outputs, outputs, goldens.tolerances)
 
 
 def _off(item: Golden, outputs: Sequence[Tensor]) -> tuple[float, ...]:

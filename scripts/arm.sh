@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # An ARM board without a board: a folder with Debian's packages for it, whose Python runs under QEMU, and a virtual environment with
 # the project's wheel, which that Python's own pip has filled. Sourced, after lib.sh, not run.
 
@@ -19,40 +20,46 @@ cannot() {
     exit 0
 }
 
-# quietly WHAT COMMAND…: its output goes to a log. Where it fails, the last error there, or the last line, is what is said.
+# quietly WHAT COMMAND…: its output goes to a log. Where it fails, the last error there is said, or how it ended and the last line.
+# Within COMMAND, where it is a function of ours, nothing ends at a failure by itself: join its steps by &&.
 quietly() {
-    local what=$1 errors='^(edge-runner: error|ERROR|E): ' last
+    local what=$1 code=0 errors='^(edge-runner: error|ERROR|E): ' said
     shift
-    "$@" >"$WORK/log" 2>&1 && return
-    last=$({ grep -E "$errors" "$WORK/log" || grep -v '^ *$' "$WORK/log"; } | tail -n 1)
-    die "$what: $(sed -E "s/$errors//" <<<"${last:-no word}")"
+    "$@" >"$WORK/log" 2>&1 || code=$?
+    [ $code != 0 ] || return 0
+    said=$(grep -E "$errors" "$WORK/log" | tail -n 1 | sed -E "s/$errors//") || true
+    die "$what: ${said:-exit code $code; its last line is: $(tail -n 1 "$WORK/log")}"
 }
 
-# need_emulator: QEMU and mmdebstrap, installed where they are missing; and $WORK, a folder for the time of this run.
+# need_emulator: QEMU and mmdebstrap, installed where they are missing, which takes root; and $WORK, a folder for the time of this run.
 need_emulator() {
     [ "$(sed -n 's/^ID=//p' /etc/os-release 2>/dev/null)" = debian ] || cannot "emulating an ARM board needs Debian"
     mkdir -p "$CACHE"
+    find "$CACHE" -maxdepth 1 -name '.work.*' -mtime +1 -exec rm -rf {} + # of runs that were killed
     WORK=$(mktemp -d "$CACHE/.work.XXXXXX")
     trap 'rm -rf "$WORK"' EXIT
+    trap 'exit 130' INT
+    trap 'say "edge-runner: error: $BASH_COMMAND fails"' ERR # what is not said otherwise
     if ! { command -v qemu-arm-static && command -v qemu-aarch64-static && command -v mmdebstrap; } >/dev/null; then
-        need_root "install qemu-user-static and mmdebstrap"
+        [ "$(id -u)" = 0 ] || cannot "emulating an ARM board needs QEMU: sudo apt-get install qemu-user-static mmdebstrap"
         export DEBIAN_FRONTEND=noninteractive
         quietly "apt-get update" apt-get update
         quietly "QEMU" apt-get install -y --no-install-recommends qemu-user-static mmdebstrap
     fi
 }
 
-need_root() { [ "$(id -u)" = 0 ] || cannot "emulating an ARM board needs root once, to $1"; }
-
-# make_root: the board's Debian in $BOARD_ROOT, which is kept. Its Python starts QEMU by itself, under the name that it was called
+# make_root: the board's Debian in $BOARD_ROOT, which is kept; one run makes it, locked by descriptor 9. Its Python starts QEMU by itself, under the name that it was called
 # by: so virtual environments, child processes and installed commands work as they do on the board.
 make_root() {
-    local new="$WORK/root" python packages=libc6,libstdc++6,base-files,python3,python3-venv,python3-pip
-    need_root "make $BOARD_ROOT"
+    local new="$WORK/root" python packages=libc6,libstdc++6,base-files,python3,python3-venv,python3-pip mirror mode=root
+    flock 9 && [ ! -d "$BOARD_ROOT" ] || return 0 # another run was faster
+    mirror=$(debian_mirror) || true
+    [ -n "$mirror" ] || cannot "emulating an ARM board needs Debian's packages; apt's sources name no place that has them"
+    [ "$(id -u)" = 0 ] || mode=chrootless
     say "$BOARD: unpacking Debian $SUITE for $ARCH into $BOARD_ROOT: once …"
     [ "$ARCH" != armhf ] || packages+=,python3-numpy,python3-opencv,python3-yaml
-    quietly "$BOARD: Debian $SUITE for $ARCH" mmdebstrap --variant=extract --arch="$ARCH" \
-        --aptopt='APT::Install-Recommends "0"' --include=$packages "$SUITE" "$new" "$(debian_mirror)"
+    quietly "$BOARD: Debian $SUITE for $ARCH" mmdebstrap --mode=$mode --variant=extract --arch="$ARCH" \
+        --aptopt='APT::Install-Recommends "0"' --include=$packages "$SUITE" "$new" "$mirror"
     link_what_is_left "$new"
     mkdir -p "$new/proc"
     cpuinfo >"$new/proc/cpuinfo"
@@ -60,15 +67,14 @@ make_root() {
     mv "$python" "$new/usr/bin/python.elf"
     printf '#!/bin/sh\nexec %s-0 "$0" %q "$@"\n' "$(printf '%q ' "${EMULATE[@]}")" "$BOARD_ROOT/usr/bin/python.elf" >"$python"
     chmod 755 "$new" "$python"
-    rm -rf "$CACHE/$BOARD"-* # those that an older version made
     mv -T "$new" "$BOARD_ROOT"
 }
 
 # The first URI of Debian's own sources here, in either of apt's two forms.
 debian_mirror() {
     {
-        sed -nE 's/^URIs: *([^ ]+).*/\1/p' /etc/apt/sources.list.d/debian.sources
-        sed -nE 's/^deb +(\[[^]]*\] *)?([^ ]+) .*/\2/p' /etc/apt/sources.list
+        sed -nE 's/^URIs: *(http[^ ]+).*/\1/p' /etc/apt/sources.list.d/debian.sources
+        sed -nE 's/^deb +(\[[^]]*\] *)?(http[^ ]+) .*/\2/p' /etc/apt/sources.list
     } 2>/dev/null | head -n 1
 }
 
@@ -97,9 +103,9 @@ make_board() {
     local wheel=$3 qemu
     BOARD=$1 BOARD_ENV=$2
     read -r _ SUITE ARCH qemu PROCESSOR PART ARM FEATURES < <(grep "^$BOARD " <<<"$BOARDS") || die "there is no board '$BOARD'"
-    BOARD_ROOT="$CACHE/$BOARD-$({ declare -f make_root link_what_is_left cpuinfo; grep "^$BOARD " <<<"$BOARDS"; } | cksum | cut -d ' ' -f 1)"
+    BOARD_ROOT="$CACHE/$BOARD-$({ declare -f make_board make_root link_what_is_left cpuinfo; grep "^$BOARD " <<<"$BOARDS"; } | cksum | cut -d ' ' -f 1)"
     EMULATE=("qemu-$qemu-static" -cpu "$PROCESSOR" -L "$BOARD_ROOT")
-    [ -d "$BOARD_ROOT" ] || make_root
+    [ -d "$BOARD_ROOT" ] || make_root 9>"$CACHE/lock"
     if [ "$ARCH" = armhf ]; then # NumPy, OpenCV and YAML are Debian's, and the runtime PyPI's
         quietly "$BOARD: venv" "$BOARD_ROOT/usr/bin/python3" -m venv --without-pip --system-site-packages "$BOARD_ENV"
         # To know armhf, pip reads the file that Python was called by: it must be the program itself, which QEMU is to start.

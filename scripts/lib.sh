@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts share: finding a Python, and making a virtual environment once. Sourced, not run.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -20,7 +20,7 @@ def main() -> int:
     """Say how far they are apart, and return 0; or say where they differ, and return 1."""
     try:
         print(compared(*(_results(Path(name)) for name in sys.argv[1:3])))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(error)
         return 1
     return 0
@@ -41,7 +41,7 @@ def compared(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> str:
         if expected != got:
             raise ValueError(f"{frame}: the answer is '{got}', not '{expected}'")
         off = max(abs(before[label] - after[label]) for label in before.keys() & after.keys())
-        if off > SCORE_OFF:
+        if not off <= SCORE_OFF:  # nor where it is not a number
             raise ValueError(f"{frame}: a score is {off:.3g} off; allowed {SCORE_OFF:g}")
         most = max(most, off)
     return f"{len(frames)} frames, the same answers, scores within {most:.2g}"

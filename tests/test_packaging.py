@@ -12,21 +12,21 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from checkout import ROOT, copy_to, files
 
 import edge_runner
 
-ROOT = Path(__file__).parents[1]
 BOARD = {"numpy", "opencv-python-headless", "pyyaml", "tflite-runtime", "ai-edge-litert"}
 
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both, the wheel made from the sdist."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    project = copy_to(tmp_path_factory.mktemp("project"))
+    command = [sys.executable, "-m", "build", "--no-isolation", str(project)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return folder
+    return project / "dist"
 
 
 @pytest.fixture
@@ -34,14 +34,6 @@ def metadata(dist: Path) -> Message:
     with zipfile.ZipFile(next(dist.glob("*.whl"))) as wheel:
         [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
         return message_from_bytes(wheel.read(name))
-
-
-def tracked() -> set[str]:
-    """Every file that belongs to the project."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("this is no git checkout")
-    return {name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()}
 
 
 def test_version(dist: Path, metadata: Message) -> None:
@@ -53,7 +45,7 @@ def test_version(dist: Path, metadata: Message) -> None:
     }
     assert metadata["Version"] == version
     written = re.compile(rf"""version(__)?["']?\s*[:=]\s*["']?{re.escape(version)}\b""")
-    code = (ROOT / name for name in tracked() if name.endswith((".py", ".cfg", ".toml", ".sh", "Makefile")))
+    code = (ROOT / name for name in files() if name.endswith((".py", ".cfg", ".toml", ".sh", "Makefile")))
     assert [p.relative_to(ROOT) for p in code if written.search(p.read_text("utf-8"))] == [
         Path("edge_runner/__init__.py")
     ]
@@ -78,7 +70,7 @@ def test_sdist_is_whole(dist: Path) -> None:
     """The sdist holds every file of the project: its tests, its demo, its scripts."""
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert tracked() - names == set()
+    assert set(files()) - names == set()
 
 
 def test_wheel_is_slim(dist: Path) -> None:

@@ -99,8 +99,7 @@ class Preprocessor:
             )
         height, width = picture.shape[:2]
         region, inset = self._plan(crop or Region(0, 0, width, height))
-        part = picture[region.y : region.y + region.height, region.x : region.x + region.width]
-        self._fill(self._colored(self._resized(part, inset)), out)
+        self._fill(self._colored(self._resized(picture, region, inset)), out)
         return Geometry.between((width, height), region, (self.width, self.height), inset)
 
     def visible(self, prepared: Tensor) -> Picture:
@@ -137,30 +136,30 @@ class Preprocessor:
             return Region(x, y, width, height), whole
         return crop, whole
 
-    def _resized(self, part: Picture, inset: Region) -> Picture:
+    def _resized(self, picture: Picture, region: Region, inset: Region) -> Picture:
         canvas = self._buffer("canvas", (self.height, self.width, 3))
         if (inset.width, inset.height) != (self.width, self.height):
             canvas[:] = self.recipe.pad
-        target = canvas[inset.y : inset.y + inset.height, inset.x : inset.x + inset.width]
+        part, target = _cut(picture, region), _cut(canvas, inset)
         if part.shape == target.shape:
             np.copyto(target, part)
             return canvas
         how = self.recipe.interpolation
         if how == "nearest":
-            self._look_up(part, target)
+            self._look_up(picture, region, target)
             return canvas
         if how == "area" and (part.shape[0] < inset.height or part.shape[1] < inset.width):
             how = "linear"
         _wrote(target, cv2.resize(part, (inset.width, inset.height), target, interpolation=INTERPOLATIONS[how]))
         return canvas
 
-    def _look_up(self, part: Picture, target: Picture) -> None:
+    def _look_up(self, picture: Picture, region: Region, target: Picture) -> None:
         """Nearest: centre to centre, as tf.image.resize and Pillow do; of two pixels as near, the right or the lower one."""
-        (height, width), (rows, columns) = part.shape[:2], target.shape[:2]
-        strip = self._buffer("strip", (rows, width, 3))
-        # in "clip" mode numpy writes straight into `out`
-        np.take(part, (2 * np.arange(rows) + 1) * height // (2 * rows), axis=0, out=strip, mode="clip")
-        np.take(strip, (2 * np.arange(columns) + 1) * width // (2 * columns), axis=1, out=target, mode="clip")
+        rows, columns = _centres(region.height, target.shape[0]), _centres(region.width, target.shape[1])
+        strip = self._buffer("strip", (len(rows), picture.shape[1], 3))
+        # of the whole picture, since numpy would copy a part of it; in "clip" mode it writes straight into `out`
+        np.take(picture, region.y + rows, axis=0, out=strip, mode="clip")
+        np.take(strip, region.x + columns, axis=1, out=target, mode="clip")
 
     def _colored(self, canvas: Picture) -> Picture:
         if self.recipe.color == "bgr":
@@ -195,6 +194,15 @@ class Preprocessor:
         if name not in self._scratch or self._scratch[name].shape != shape:
             self._scratch[name] = np.empty(shape, np.uint8)
         return self._scratch[name]
+
+
+def _cut(picture: Picture, region: Region) -> Picture:
+    return picture[region.y : region.y + region.height, region.x : region.x + region.width]
+
+
+def _centres(old: int, new: int) -> npt.NDArray[np.intp]:
+    """The old pixels in which the centres of the new ones lie, along one axis."""
+    return np.asarray((2 * np.arange(new) + 1) * old // (2 * new))
 
 
 def default_layout(shape: tuple[int, ...]) -> Layout | None:

@@ -25,12 +25,13 @@ from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import GOLDENS, MODEL
 from edge_runner.model.flatbuffer import read_graph
 from edge_runner.model.goldens import Golden, Goldens, prepared_levels, read_goldens, recipe_dict, replay
-from edge_runner.model.interpreter import RUNTIMES, Interpreter, find_runtime
+from edge_runner.model.interpreter import RUNTIMES, Interpreter, RuntimeName, find_runtime
 from edge_runner.model.preprocess import Interpolation, Preprocessor, Recipe
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.classify import Classify, ClassifyConfig
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits" / "models"
+BASE: RuntimeName = "tflite-runtime"  # what the others are compared with
 SAMPLES = 16  # of each model
 CIFAR, PHOTOS = "eval/cifar10_test", "eval/imagenet_sample/images"
 INPUT = TensorSpec("picture", (1, 224, 224, 3), "float32")  # what pictures are prepared for to compare resampling alone
@@ -38,20 +39,21 @@ INPUT = TensorSpec("picture", (1, 224, 224, 3), "float32")  # what pictures are 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model of the folder, pictures that it knows, and the recipe's mean and std."""
+    """A model of the folder, pictures that it knows, the recipe's mean and std, and whether it computes in whole numbers."""
 
     name: str
     model: str
     pictures: str
     mean: float
     std: float
+    rounds: bool
 
 
 SUBJECTS = (
-    Subject("ResNet8 float32", "classify/mlperf_resnet8_cifar10_float.tflite", CIFAR, 0.0, 1.0),
-    Subject("ResNet8 int8", "classify/mlperf_resnet8_cifar10_int8.tflite", CIFAR, 0.0, 1.0),
-    Subject("MobileNet float32", "classify/mobilenet_v1_0.25_224_float.tflite", PHOTOS, 127.5, 127.5),
-    Subject("MobileNet uint8", "classify/mobilenet_v1_0.25_224_quant.tflite", PHOTOS, 0.0, 1.0),
+    Subject("ResNet8 float32", "classify/mlperf_resnet8_cifar10_float.tflite", CIFAR, 0.0, 1.0, False),
+    Subject("ResNet8 int8", "classify/mlperf_resnet8_cifar10_int8.tflite", CIFAR, 0.0, 1.0, True),
+    Subject("MobileNet float32", "classify/mobilenet_v1_0.25_224_float.tflite", PHOTOS, 127.5, 127.5, False),
+    Subject("MobileNet uint8", "classify/mobilenet_v1_0.25_224_quant.tflite", PHOTOS, 0.0, 1.0, True),
 )
 
 
@@ -71,16 +73,17 @@ def make(folder: Path, models: Path | None) -> None:
     """Write NAME/model.tflite and NAME/golden.npz for each model, and KIND.npz: pictures resized in each way."""
     for bundle in (DIGITS / "digits", DIGITS / "digits-int8"):
         _write(folder / bundle.name, (bundle / MODEL).read_bytes(), read_goldens(bundle / GOLDENS))
+    runtime = find_runtime(BASE)
     for subject in SUBJECTS if models else ():
         content = (models / subject.model).read_bytes()
         samples = _pictures(models / subject.pictures, Recipe("rgb", (subject.mean,), (subject.std,)))
-        fast = Interpreter(content, find_runtime())
-        slow = Interpreter(content, find_runtime(), kernels="reference")
+        fast = Interpreter(content, runtime)
+        slow = Interpreter(content, runtime, kernels="reference")
         own = [fast.run(*samples.feeder(fast.inputs)(number)) for number in range(len(samples))]
         _write(
             folder / subject.name,
             content,
-            make_goldens(samples, own.__getitem__, fast, slow, rounds=fast.inputs[0].quantized),
+            make_goldens(samples, own.__getitem__, fast, slow, rounds=subject.rounds),
         )
     for interpolation in get_args(Interpolation) if models else ():
         recipe = Recipe("rgb", (127.5,), (127.5,), interpolation=interpolation)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How far prepared inputs and outputs differ between processors and runtimes: two tables, in Markdown. The ARM boards are emulated, which
-# needs Debian, and root once. EDGE_RUNNER_MODELS names a folder with models and pictures of others; without it, only digits are compared.
+# How far prepared inputs and outputs differ between processors and runtimes: two tables, in Markdown. The ARM boards are emulated, as
+# scripts/test_arm.sh does. EDGE_RUNNER_MODELS names a folder with models and pictures of others; without it, only digits are compared.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 . "$ROOT/scripts/arm.sh"
@@ -19,7 +19,7 @@ board_env .venv-test "[test]"
 host="$ROOT/.venv-test/bin/python"
 "$host" "$ROOT/bench/processors.py" make "$WORK/goldens" ${EDGE_RUNNER_MODELS:+--models "$EDGE_RUNNER_MODELS"}
 quietly "the wheel" "$host" -m build --no-isolation --outdir "$WORK/dist" "$ROOT"
-measure x86_64 "$host" ai-edge-litert
+measure "$(uname -m)" "$host" ai-edge-litert
 for board in arm64 pi5 trixie armhf; do
     wheel=$(echo "$WORK"/dist/*.whl)
     [ $board != pi5 ] || wheel+="[litert]"

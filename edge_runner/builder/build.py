@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_runner import __version__
 from edge_runner.builder import evaluate
-from edge_runner.builder.order import ROUNDED, Mode, Objections, Order, check_order
+from edge_runner.builder.order import Mode, Objections, Order, check_order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Comparison, compared, make_goldens
 from edge_runner.builder.recipes import check_recipe
@@ -208,7 +208,7 @@ def _goldens(bench: Workbench, built: Built, samples: Samples) -> Goldens:
     with bench.progress.step("goldens"):
         interpreter = Interpreter(built.content, bench.runtime)
         slow = Interpreter(built.content, bench.runtime, kernels="reference")
-        goldens = make_goldens(chosen, answers, interpreter, slow, rounds=built.mode in ROUNDED)
+        goldens = make_goldens(chosen, answers, interpreter, slow, rounds=built.rounds)
     with bench.objections.noted():
         _check_gate(bench, built, goldens)
     return goldens

@@ -16,7 +16,7 @@ from edge_runner.builder.evaluate import Labelled, folder_labels, read_labelled
 from edge_runner.builder.found import Found
 from edge_runner.builder.gate import CannotExistError, Gate, open_gate
 from edge_runner.builder.metadata import Card
-from edge_runner.builder.order import CALIBRATED, Mode, Objections, Order
+from edge_runner.builder.order import CALIBRATED, ROUNDED, Mode, Objections, Order
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.proof import Answers
 from edge_runner.builder.recipes import check_scaling
@@ -44,6 +44,7 @@ from edge_runner.task.base import ModelFacts, Task
 CALIBRATION_LEAST, CALIBRATION_MOST = 20, 500
 ACTIVATION_KEY = "task.activation"
 FREE_LEAST_BYTES = 1_000_000
+ROUNDING = ("QUANTIZE", "FAKE_QUANT", "ROUND")  # operators by which a float32 model does so too
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Built:
     graph: Graph
     interpreter: Interpreter
     task: Task
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the model computes in whole numbers, at least in part: then kernels differ by steps, not by millionths."""
+        return self.mode in ROUNDED or any(operator.name in ROUNDING for operator in self.graph.operators)
 
 
 class Reference:

@@ -8,8 +8,10 @@ import pytest
 
 from edge_runner.builder.proof import SCATTERED_MOST, Comparison, compared, make_goldens
 from edge_runner.builder.samples import Arrays, Pictures, made_up_pictures
+from edge_runner.builder.workbench import Built
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import read_manifest
+from edge_runner.model.flatbuffer import Graph, Operator
 from edge_runner.model.goldens import read_goldens, recipe_dict
 from edge_runner.model.interpreter import Interpreter, find_runtime
 from edge_runner.model.preprocess import Recipe
@@ -173,6 +175,24 @@ def test_tolerance_of_noise():
     assert goldens.tolerances == [pytest.approx(4.0, rel=1e-4)]
     goldens = make_goldens(pictures, lambda n: values(0, 0, 0, 0), model, model, rounds=False)
     assert goldens.tolerances == [pytest.approx(0.109, rel=1e-4)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "operators", "rounds"),
+    [
+        ("none", ["CONV_2D"], False),
+        ("float16", ["DEQUANTIZE", "CONV_2D"], False),
+        ("none", ["CONV_2D", "QUANTIZE", "DEQUANTIZE"], True),
+        ("none", ["FAKE_QUANT"], True),
+        ("dynamic", ["CONV_2D"], True),
+        ("int8", ["CONV_2D"], True),
+        ("int16x8", ["CONV_2D"], True),
+    ],
+)
+def test_models_that_round(mode: str, operators: list[str], rounds: bool):
+    """Noise counts of models that compute in whole numbers, those trained with fake quantisation among them."""
+    used = tuple(Operator(name, 1, False, (), ()) for name in operators)
+    assert Built(mode, b"", Graph("", used, (), (), "", 0), None, None).rounds == rounds
 
 
 def test_tolerance_of_noise_without_pictures():

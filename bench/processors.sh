@@ -18,12 +18,12 @@ need_emulator
 board_env .venv-test "[test]"
 host="$ROOT/.venv-test/bin/python"
 "$host" "$ROOT/bench/processors.py" make "$WORK/goldens" ${EDGE_RUNNER_MODELS:+--models "$EDGE_RUNNER_MODELS"}
-quietly "the wheel" "$host" -m build --no-isolation --outdir "$WORK/dist" "$ROOT"
+make_wheel "$host"
 measure "$(uname -m)" "$host" ai-edge-litert
 for board in arm64 pi5 trixie armhf; do
-    wheel=$(echo "$WORK"/dist/*.whl)
-    [ $board != pi5 ] || wheel+="[litert]"
-    make_board $board "$WORK/$board" "$wheel"
+    extra=
+    [ $board != pi5 ] || extra="[litert]"
+    make_board $board "$WORK/$board" "$extra"
     [ $board = trixie ] || measure "$ARCH $PROCESSOR, Debian $SUITE" "$WORK/$board/bin/python" tflite-runtime
     case $board in pi5 | trixie) measure "$ARCH $PROCESSOR, Debian $SUITE" "$WORK/$board/bin/python" ai-edge-litert ;; esac
     rm -rf "${WORK:?}/$board"

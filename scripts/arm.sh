@@ -5,7 +5,7 @@
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/edge-runner/arm"
 
 # What boards there are. Part, architecture and features are what their /proc/cpuinfo says: runtimes choose their kernels by it.
-# (Of a Raspberry Pi 2, 4, 5 and 5.)
+# They are a Raspberry Pi 2, 4, 5 and 5.
 BOARDS="
 armhf   bookworm armhf arm     cortex-a7  0xc07 7 half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae
 arm64   bookworm arm64 aarch64 cortex-a72 0xd08 8 fp asimd evtstrm crc32 cpuid
@@ -48,8 +48,14 @@ need_emulator() {
     fi
 }
 
-# make_root: the board's Debian in $BOARD_ROOT, which is kept; one run makes it, locked by descriptor 9. Its Python starts QEMU by itself, under the name that it was called
-# by: so virtual environments, child processes and installed commands work as they do on the board.
+# make_wheel PYTHON: this checkout's, as $WHEEL. One at a time, because they are made within the checkout.
+make_wheel() {
+    quietly "the wheel" flock "$CACHE/lock" "$1" -m build --no-isolation --outdir "$WORK/dist" "$ROOT"
+    WHEEL=$(echo "$WORK"/dist/*.whl)
+}
+
+# make_root: the board's Debian in $BOARD_ROOT, which is kept; descriptor 9 locks it, so that one run makes it. Its Python starts QEMU
+# by itself, under the name that it was called by: so virtual environments, child processes and commands work as on the board.
 make_root() {
     local new="$WORK/root" python packages=libc6,libstdc++6,base-files,python3,python3-venv,python3-pip mirror mode=root
     flock 9 && [ ! -d "$BOARD_ROOT" ] || return 0 # another run was faster
@@ -98,12 +104,13 @@ cpuinfo() {
     done
 }
 
-# make_board BOARD DIR WHEEL: a virtual environment of the board's Python in DIR, with the wheel in it, installed by pip as on a board.
+# make_board BOARD DIR [EXTRAS]: a virtual environment of the board's Python in DIR, with $WHEEL in it, installed by pip as on a board.
 make_board() {
-    local wheel=$3 qemu
+    local wheel=$WHEEL${3:-} qemu key
     BOARD=$1 BOARD_ENV=$2
     read -r _ SUITE ARCH qemu PROCESSOR PART ARM FEATURES < <(grep "^$BOARD " <<<"$BOARDS") || die "there is no board '$BOARD'"
-    BOARD_ROOT="$CACHE/$BOARD-$({ declare -f make_board make_root link_what_is_left cpuinfo; grep "^$BOARD " <<<"$BOARDS"; } | cksum | cut -d ' ' -f 1)"
+    key=$({ declare -f make_board make_root link_what_is_left cpuinfo && grep "^$BOARD " <<<"$BOARDS"; } | cksum | cut -d ' ' -f 1)
+    BOARD_ROOT="$CACHE/$BOARD-$key"
     EMULATE=("qemu-$qemu-static" -cpu "$PROCESSOR" -L "$BOARD_ROOT")
     [ -d "$BOARD_ROOT" ] || make_root 9>"$CACHE/lock"
     if [ "$ARCH" = armhf ]; then # NumPy, OpenCV and YAML are Debian's, and the runtime PyPI's

@@ -55,12 +55,12 @@ demos() {
 need_emulator
 board_env .venv-test "[test]"
 host="$ROOT/.venv-test/bin/python"
-quietly "the wheel" "$host" -m build --no-isolation --outdir "$WORK/dist" "$ROOT"
-make_board "$board" "$WORK/board" "$WORK"/dist/*.whl
+make_wheel "$host"
+make_board "$board" "$WORK/board"
 step --version "^$("$host" -m edge_runner --version)$" on_board edge-runner --version
 for bundle in digits digits-int8; do
     step "inspect $bundle" "^goldens: hold" on_board edge-runner inspect "$EXAMPLE/models/$bundle"
-    step "check $bundle" "goldens hold on this machine" on_board edge-runner check --config "$EXAMPLE/digits.yaml" \
+    step "check $bundle" "^goldens +prepared" on_board edge-runner check --config "$EXAMPLE/digits.yaml" \
         --set model.path="$EXAMPLE/models/$bundle" --set camera.type=pattern
     step "demo $bundle" "^$FRAMES frames, the same answers" demos "$bundle"
 done

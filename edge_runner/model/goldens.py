@@ -10,8 +10,6 @@ import dataclasses
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from edge_runner.errors import ModelError
 from edge_runner.frame import Picture, Tensor, TensorSpec, differences
 from edge_runner.model.interpreter import Interpreter
+from edge_runner.model.labels import UNZIPPING
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
 MEAN_LEVELS, MAX_LEVELS = 1.0, 4.0  # grey levels: resampling differs a little between processors
@@ -95,7 +94,7 @@ def read_goldens(path: Path) -> Goldens:
             if not items or any(len(item.outputs) != len(tolerances) for item in items):
                 raise ValueError(f"{count} goldens with {len(tolerances)} tolerances")
             return Goldens(json.loads(str(file["recipe"])), tolerances, items)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNZIPPING, KeyError) as error:
         raise ModelError(f"{path} is damaged: {error}", key="model.path") from error
 
 

@@ -12,6 +12,17 @@ from edge_runner.errors import ModelError
 
 NUMBERED = re.compile(r"\s*(\d+)\s*[:\s]\s*(\S.*?)\s*")
 EMBEDDED_MOST_BYTES = 4_000_000  # of the labels inside a model, unpacked: more is no label file
+# What Python raises of a damaged zip; OverflowError on 32 bit, where it leads far outside.
+UNZIPPING = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+)
 UNUSED = "???"  # a slot of the model that stands for nothing, as in COCO's 90
 
 
@@ -61,5 +72,5 @@ def embedded_labels(content: bytes) -> tuple[str, ...] | None:
             with archive.open(chosen[0]) as file:
                 found = file.read(EMBEDDED_MOST_BYTES + 1)
             return parse_labels(found) if len(found) <= EMBEDDED_MOST_BYTES else None
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, NotImplementedError, RuntimeError, EOFError):
+    except UNZIPPING:
         return None

@@ -12,6 +12,8 @@ import pytest
 from edge_runner.errors import ModelError
 from edge_runner.model.labels import EMBEDDED_MOST_BYTES, embedded_labels, parse_labels, read_labels
 
+pytestmark = pytest.mark.arm
+
 
 @pytest.mark.parametrize(
     ("content", "expected"),

@@ -34,6 +34,12 @@ MODELS = Path(__file__).parent / "data"
 TIMEOUT_S = 60
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Ctrl-C is what it is in a terminal, though a shell that runs the tests in the background lets them ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither systemd's folders nor the debugging of whoever runs the tests change what they see."""

@@ -73,12 +73,11 @@ def make(folder: Path, models: Path | None) -> None:
     """Write NAME/model.tflite and NAME/golden.npz for each model, and KIND.npz: pictures resized in each way."""
     for bundle in (DIGITS / "digits", DIGITS / "digits-int8"):
         _write(folder / bundle.name, (bundle / MODEL).read_bytes(), read_goldens(bundle / GOLDENS))
-    runtime = find_runtime(BASE)
     for subject in SUBJECTS if models else ():
         content = (models / subject.model).read_bytes()
         samples = _pictures(models / subject.pictures, Recipe("rgb", (subject.mean,), (subject.std,)))
-        fast = Interpreter(content, runtime)
-        slow = Interpreter(content, runtime, kernels="reference")
+        fast = Interpreter(content, find_runtime(BASE))
+        slow = Interpreter(content, find_runtime(BASE), kernels="reference")
         own = [fast.run(*samples.feeder(fast.inputs)(number)) for number in range(len(samples))]
         _write(
             folder / subject.name,

@@ -35,8 +35,8 @@ quietly() {
 need_emulator() {
     [ "$(sed -n 's/^ID=//p' /etc/os-release 2>/dev/null)" = debian ] || cannot "emulating an ARM board needs Debian"
     mkdir -p "$CACHE"
-    find "$CACHE" -maxdepth 1 -name '.work.*' -mtime +1 -exec rm -rf {} + # of runs that were killed
-    WORK=$(mktemp -d "$CACHE/.work.XXXXXX")
+    find "$CACHE" -maxdepth 1 -name 'tmp.*' -mtime +1 -exec rm -rf {} + # of runs that were killed
+    WORK=$(mktemp -d -p "$CACHE")
     trap 'rm -rf "$WORK"' EXIT
     trap 'exit 130' INT
     trap 'say "edge-runner: error: $BASH_COMMAND fails"' ERR # what is not said otherwise

@@ -48,8 +48,7 @@ def passed(manifest: Manifest) -> bool:
 
 
 def recipe_state(manifest: Manifest) -> str:
-    """SAMPLES_LEAST = 20  # that a proof is worth something with
-    VERIFIED, NOT_VERIFIED, or NO_RECIPE of a model that is not fed pictures."""
+    """VERIFIED, NOT_VERIFIED, or NO_RECIPE of a model that is not fed pictures."""
     if manifest.preprocess is None:
         return NO_RECIPE
     return VERIFIED if manifest.proof.get("recipe") == VERIFIED else NOT_VERIFIED

@@ -6,6 +6,7 @@ import argparse
 import io
 import logging
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,10 +29,22 @@ examples:
   edge-runner --config camera.yaml --once                one frame, one result
   edge-runner check --config camera.yaml                 everything that is wrong, at once
   edge-runner snapshot --config camera.yaml -o aim.jpg   what the camera sees, and what the model sees
+  edge-runner doctor                                     the cameras of this board, each tried; what is wrong, what helps
+  edge-runner init --model model.tflite -o camera.yaml   a first configuration from the cameras that are there
   edge-runner inspect model.tflite                       tensors, quantisation, operators, labels
   edge-runner run --config camera.yaml --set camera.type=images --set camera.path=cat.jpg --once
 
 exit codes: 0 done, 1 failed while running, 2 usage, 69 no frame came, 78 the configuration or the model is wrong
+"""
+
+DOCTOR_CODES = """\
+Without --config, it is a problem where a camera that is plugged in gives no frame, or where there is none at all. With it, its
+cameras have to give frames, and those that it does not name are of less account. A camera that edge-runner reads at the moment
+is left in peace. Exit codes: 0 no problem, though there may be warnings; 1 a problem; 78 the configuration is wrong.
+"""
+INIT_NOTE = """\
+USB and CSI cameras are found; where there is none, the test picture takes their place. A file that is there is not overwritten.
+What only you can know is left out and said: without --model the model, with a bare .tflite how its pictures are prepared.
 """
 
 
@@ -100,6 +113,20 @@ def _parser() -> argparse.ArgumentParser:
     snapshot.add_argument(
         "-o", "--output", required=True, metavar="FILE", help="a .jpg or .png file, or - for standard output"
     )
+    snapshot.add_argument("--camera", metavar="NAME", help="which one, where there are several")
+    doctor = _verb(
+        verbs,
+        "doctor",
+        _doctor,
+        "this board's cameras, each tried; what is wrong with them, and what helps",
+        needed=False,
+    )
+    doctor.epilog = DOCTOR_CODES
+    init = verbs.add_parser("init", help="a first configuration from the cameras that are there", epilog=INIT_NOTE)
+    init.add_argument("--model", type=Path, metavar="M", help="a bundle's folder or a .tflite file")
+    init.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file, or - for standard output")
+    init.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    init.set_defaults(verb=_init)
     inspect = verbs.add_parser("inspect", help="a .tflite file or a bundle: tensors, quantisation, operators, labels")
     inspect.add_argument("model", type=Path, metavar="MODEL", help="a .tflite file or a bundle's folder")
     inspect.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
@@ -107,11 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: argparse._SubParsersAction[_Parser], name: str, function: object, text: str) -> _Parser:
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser], name: str, function: object, text: str, *, needed: bool = True
+) -> _Parser:
     """A command with `--config`."""
     parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument(
-        "--config", required=True, type=Path, metavar="FILE", help="the configuration, such as camera.yaml"
+        "--config", required=needed, type=Path, metavar="FILE", help="the configuration, such as camera.yaml"
     )
     parser.add_argument(
         "--set",
@@ -129,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.once:
         from edge_runner.service import daemon
 
-        daemon.once(_assemble(options))
+        daemon.once(_assemble(options, exact=True))
         return EXIT_DONE
     from edge_runner.service.signals import Signals
 
@@ -146,11 +175,11 @@ def _run(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _assemble(options: argparse.Namespace) -> Pipeline:
+def _assemble(options: argparse.Namespace, *, exact: bool = False) -> Pipeline:
     from edge_runner.pipeline import assemble
     from edge_runner.service.device import clock_synced
 
-    return assemble(_load(options), clock_synced)
+    return assemble(_load(options), clock_synced, exact=exact)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -171,8 +200,50 @@ def _snapshot(options: argparse.Namespace) -> int:
     if options.output == STANDARD_OUTPUT and sys.stdout.isatty():
         return _failed(False, "a picture is not for a terminal; send it to a file: … -o - > aim.jpg", EXIT_USAGE)
     loaded = _load(options)
-    result = snapshot(assemble(replace(loaded, value=replace(loaded.value, outputs=()))), options.output)
+    settings = replace(loaded.value, outputs=())
+    if options.camera:
+        settings = settings.only(options.camera)
+    elif len(settings.sources) > 1:
+        names = ", ".join(str(camera.name) for camera in settings.sources.values())
+        return _failed(False, f"which camera? --camera NAME, one of {names}", EXIT_USAGE)
+    result = snapshot(assemble(replace(loaded, value=settings), exact=True), options.output)
     print(result.line(), file=sys.stderr)
+    return EXIT_DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from edge_runner.tools import doctor
+
+    loaded, wrong = None, None
+    if options.config:
+        try:
+            loaded = _load(options)
+        except ConfigError as error:  # what can be said of the board is said all the same
+            wrong = error
+    elif options.set:
+        return _failed(False, "--set goes over a configuration; name it with --config", EXIT_USAGE)
+    width, findings = shutil.get_terminal_size().columns, []
+    for finding in doctor.examine(doctor.Board(loaded)):
+        findings.append(finding)
+        for line in finding.lines(width):
+            print(loaded.masked(line) if loaded else line, flush=True)
+    if wrong:
+        raise wrong
+    problems = doctor.problems(findings)
+    if problems:
+        return _failed(False, problems, EXIT_FAILED)
+    print("nothing is wrong")
+    return EXIT_DONE
+
+
+def _init(options: argparse.Namespace) -> int:
+    from edge_runner.tools import init
+
+    draft = init.init(options.output, options.model)
+    if options.output == init.STANDARD_OUTPUT:
+        print(draft.text, end="")
+    for line in init.next_steps(draft, options.output):
+        print(line, file=sys.stderr)
     return EXIT_DONE
 
 

@@ -99,11 +99,32 @@ class Geometry:
         return np.asarray((np.asarray(points) - np.array(self.offset)) / np.array(self.scale))
 
 
+@dataclass(frozen=True)
+class Enough:
+    """How small a picture may get: a smaller copy of the frame will do while its `part` (width and height as fractions of the whole)
+    is still at least `width` by `height` pixels."""
+
+    width: int
+    height: int
+    part: tuple[float, float] = (1.0, 1.0)
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much a frame of `width` by `height` pixels may be divided each way: 8, 4, 2 or 1."""
+        for divisor in (8, 4, 2):
+            if width * self.part[0] >= divisor * self.width and height * self.part[1] >= divisor * self.height:
+                return divisor
+        return 1
+
+
 class Prepare(Protocol):
-    """What turns a picture into the model's input: a camera is handed one, and knows nothing else of the model."""
+    """What turns a picture into the model's input: a camera is handed one, and knows nothing else of the model.
+
+    `enough` is the width and height of a picture that it makes all but the same input of as of a larger one.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    enough: tuple[int, int]
 
     def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry: ...
 
@@ -112,10 +133,12 @@ class Prepare(Protocol):
 class Shot:
     """One prepared frame: what the pipeline takes from a feed, and gives back when it is done with it.
 
-    `input` is the model's input tensor, `picture` the whole upright frame; both belong to the feed's slot and hold only until
-    the shot is released. `dropped` counts the live frames skipped since the last shot; None of a file, which skips none.
+    `camera` is its camera's name. `input` is the model's input tensor, `picture` the whole upright frame, or a smaller copy of it
+    where the feed is not `exact`; both belong to the feed's slot and hold only until the shot is released. `dropped` counts the
+    live frames skipped since the camera's last shot; None of a file, which skips none.
     """
 
+    camera: str
     input: Tensor
     picture: Picture
     geometry: Geometry

@@ -51,21 +51,30 @@ class Engine:
 class Counts:
     """What a run did."""
 
-    results: int = 0
+    results: dict[str, int] = field(default_factory=dict)
+    """By the camera's name."""
     dropped: int = 0
     started: float = field(default_factory=time.monotonic)
     timing_ms: dict[str, float] = field(default_factory=dict)
 
 
 class Pipeline:
-    """Everything that one camera needs, put together and checked. Entering it opens the outputs and the camera."""
+    """Everything that the cameras need, put together and checked. Entering it opens the outputs and the cameras.
+
+    `feeds` has a feed for each camera, under its key in the configuration.
+    """
 
     def __init__(
-        self, settings: Settings, engine: Engine, feed: Feed, publisher: Publisher, synced: Callable[[], bool]
+        self,
+        settings: Settings,
+        engine: Engine,
+        feeds: Mapping[str, Feed],
+        publisher: Publisher,
+        synced: Callable[[], bool],
     ) -> None:
         self.settings = settings
         self.engine = engine
-        self.feed = feed
+        self.feeds = dict(feeds)
         self.publisher = publisher
         self.counts = Counts()
         self._synced = synced
@@ -74,7 +83,8 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         with ExitStack() as stack:
             stack.enter_context(self.publisher)
-            stack.enter_context(self.feed)
+            for feed in self.feeds.values():
+                stack.enter_context(feed)
             self._opened = stack.pop_all()
         self.counts = Counts()
         return self
@@ -101,7 +111,7 @@ class Pipeline:
     def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:
         return Result(
             device=str(self.settings.device),
-            camera=str(self.settings.camera.name),
+            camera=shot.camera,
             run=self.publisher.run,
             seq=self.publisher.next_seq(),
             frame=shot.stamp.number,
@@ -113,27 +123,30 @@ class Pipeline:
             height=shot.geometry.height,
             answers=answers,
             timing_ms=timing_ms,
-            age_ms=(time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if self.feed.live else None,
+            age_ms=(time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if shot.dropped is not None else None,
             dropped=shot.dropped,
             source=shot.stamp.source,
         )
 
     def _count(self, shot: Shot, timing_ms: Mapping[str, float]) -> None:
-        self.counts.results += 1
+        self.counts.results[shot.camera] = self.counts.results.get(shot.camera, 0) + 1
         self.counts.dropped += shot.dropped or 0
         for stage, ms in timing_ms.items():
             self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
 
 
-def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False) -> Pipeline:
-    """Put everything together, and open nothing. `synced` tells whether the clock is right.
+def assemble(
+    loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False, *, exact: bool = False
+) -> Pipeline:
+    """Put everything together, and open nothing. `synced` tells whether the clock is right; `exact` is for the feeds.
 
     Raise what is wrong, or ConfigError with a line for each where it is more than one thing.
     """
     settings = loaded.value
     errors: list[EdgeRunnerError] = []
-    with _noted(errors), blamed("camera"):
-        load(CAMERAS[settings.camera.type])(settings.camera).verify()
+    for key, camera in settings.sources.items():
+        with _noted(errors), blamed(key):
+            load(CAMERAS[camera.type])(camera).verify()
     with _noted(errors):
         engine = build_engine(settings)
     outputs: dict[str, Output] = {}
@@ -146,8 +159,8 @@ def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: Fals
         raise ConfigError([loaded.locate(error) for error in errors])
     if errors:
         raise errors[0]
-    feed = make_feed(settings.camera, engine.preprocessor)
-    return Pipeline(settings, engine, feed, Publisher(outputs), synced)
+    feeds = {key: make_feed(camera, engine.preprocessor, exact=exact) for key, camera in settings.sources.items()}
+    return Pipeline(settings, engine, feeds, Publisher(outputs), synced)
 
 
 def build_engine(settings: Settings) -> Engine:

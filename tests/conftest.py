@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ import numpy as np
 import pytest
 
 from edge_runner import pipeline as path_of_frames
-from edge_runner.camera.feed import ThreadFeed, make_feed
+from edge_runner.camera.base import Camera
+from edge_runner.camera.feed import Feed, ThreadFeed, make_feed
 from edge_runner.fields import load
 from edge_runner.frame import Geometry, Picture, Region, Tensor
 from edge_runner.output import OUTPUTS
 from edge_runner.output.publisher import Publisher
 from edge_runner.result import Answers, Classification, Result
+from edge_runner.service.turns import Turns
 from edge_runner.settings import load_settings
 
 COMMAND = [sys.executable, "-m", "edge_runner"]
@@ -134,8 +137,8 @@ def assemble() -> Callable[..., path_of_frames.Pipeline]:
         settings = load_settings(path).value
         engine = _engine(_SameModel(settings))
         outputs = {f"outputs.{i}": load(OUTPUTS[c.type])(c) for i, c in enumerate(settings.outputs)}
-        feed = make_feed(settings.camera, engine.preprocessor)
-        return path_of_frames.Pipeline(settings, engine, feed, Publisher(outputs), synced)
+        feeds = {key: make_feed(camera, engine.preprocessor) for key, camera in settings.sources.items()}
+        return path_of_frames.Pipeline(settings, engine, feeds, Publisher(outputs), synced)
 
     return make
 
@@ -195,6 +198,7 @@ class Shrink:
 
     shape = (1, 8, 8, 3)
     dtype = np.dtype(np.uint8)
+    enough = (16, 16)
 
     def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry:
         assert crop is not None
@@ -210,16 +214,19 @@ def shrink() -> Shrink:
 
 @pytest.fixture
 def shots() -> Callable[..., list[tuple[Any, Picture]]]:
-    """Take up to `most` shots of a camera through a feed; return each with a copy of its picture."""
+    """Take up to `most` shots of a file's camera, or of a feed; return each with a copy of its picture."""
 
-    def take(camera: Any, most: int = 10_000) -> list[tuple[Any, Picture]]:
+    def take(camera: Camera | Feed, most: int = 10_000) -> list[tuple[Any, Picture]]:
         taken: list[tuple[Any, Picture]] = []
-        with ThreadFeed(camera, Shrink()) as feed:
+        with camera if isinstance(camera, Feed) else ThreadFeed(camera, Shrink()) as feed:
+            turns = Turns({"camera": feed})
             while len(taken) < most:
-                feed.want()
+                lane = turns.next(until=time.monotonic() + TIMEOUT_S)
+                assert lane, f"no frame within {TIMEOUT_S} s: {feed.trouble}"
                 shot = feed.take()
                 if shot is None:
                     break
+                lane.turn(time.monotonic())
                 taken.append((shot, shot.picture.copy()))
                 feed.release(shot)
         return taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,14 +58,17 @@ def shot(colour: tuple[float, float, float], **fields: Any) -> Shot:
     prepared = np.full((1, 8, 8, 3), colour, np.float32)
     picture = np.full((20, 30, 3), [round(255 * c) for c in reversed(colour)], np.uint8)
     stamp = Stamp(7, time.monotonic_ns(), time.time_ns(), "a.png")
-    return Shot(**{"input": prepared, "picture": picture, "geometry": Geometry(30, 20), "stamp": stamp, **fields})
+    example = {
+        "camera": "camera", "input": prepared, "picture": picture, "geometry": Geometry(30, 20), "stamp": stamp,
+    }  # fmt: skip
+    return Shot(**{**example, **fields})
 
 
 def fitted(pipeline: Pipeline, *outputs: Kept) -> Pipeline:
     return Pipeline(
         pipeline.settings,
         pipeline.engine,
-        pipeline.feed,
+        pipeline.feeds,
         Publisher({f"outputs.{n}": o for n, o in enumerate(outputs)}),
         lambda: True,
     )
@@ -75,7 +79,7 @@ class TestStep:
         """A step gives the model's answer for the prepared input, and hands it with the whole frame to every output."""
         one, two = Kept(), Kept()
         pipeline = fitted(assemble(configure(device="pi-7", camera={"type": "pattern", "name": "door"})), one, two)
-        red = shot((0.9, 0.1, 0.1), timing_ms={"capture": 1.5, "preprocess": 0.5})
+        red = shot((0.9, 0.1, 0.1), camera="door", timing_ms={"capture": 1.5, "preprocess": 0.5})
         result = pipeline.step(red)
         assert one.results == two.results == [result]
         assert np.array_equal(one.pictures[0], red.picture)
@@ -100,6 +104,15 @@ class TestStep:
         ]
         assert [r.seq for r in results] == [1, 2, 3]
         assert len({r.run for r in results}) == 1
+
+    def test_each_result_its_own_camera(self, assemble: Assemble, configure: Any) -> None:
+        """Several cameras share one model and one row of seq; each result has its camera's name, and each is counted."""
+        two = {"door": {"type": "pattern"}, "gate": {"type": "pattern"}}
+        pipeline = fitted(assemble(configure(camera=None, cameras=two)))
+        assert list(pipeline.feeds) == ["cameras.door", "cameras.gate"]
+        results = [pipeline.step(shot((1, 0, 0), camera=name)) for name in ("gate", "door", "gate")]
+        assert [(r.camera, r.seq) for r in results] == [("gate", 1), ("door", 2), ("gate", 3)]
+        assert pipeline.counts.results == {"gate": 2, "door": 1}
 
     def test_live_and_file(self, assemble: Assemble, configure: Any, colours: Path) -> None:
         """A live camera's result has an age and the dropped frames; a file's has neither."""
@@ -171,6 +184,18 @@ class TestBrokenOutput:
 
 
 class TestOpening:
+    @pytest.mark.usefixtures("nothing_left")
+    def test_every_camera_is_opened_and_closed(self, assemble: Assemble, configure: Any, colours: Path) -> None:
+        """Entering a pipeline opens each of its cameras, leaving it closes each; it can be entered again, and counts anew."""
+        folder = {"type": "images", "path": "colours"}
+        pipeline = fitted(assemble(configure(camera=None, cameras={"a": folder, "b": folder})))
+        for _ in range(2):
+            with pipeline:
+                running = {thread.name for thread in threading.enumerate()}
+                assert {"camera-a", "camera-b"} <= running
+                pipeline.step(shot((1, 0, 0), camera="b"))
+                assert pipeline.counts.results == {"b": 1}
+
     def test_outputs_are_closed_again(self, assemble: Assemble, configure: Any) -> None:
         """Leaving a pipeline closes what was opened."""
         one = Kept()
@@ -218,6 +243,24 @@ class TestAssembling:
         assert keys == ["camera.path", "preprocess.color", "model.labels", "outputs.1.path"]
         assert all(line.startswith(f"{path}:") for line in caught.value.problems)
 
+    def test_mistakes_of_several_cameras(self, configure: Any, colours: Path, tmp_path: Path) -> None:
+        """Each camera's mistake stands at its own line, under its own name."""
+        (tmp_path / "no.mp4").write_text("no video")
+        (tmp_path / "empty").mkdir()
+        cameras = {
+            "door": {"type": "video", "path": "no.mp4"},
+            "yard": {"type": "images", "path": "colours"},
+            "gate": {"type": "images", "path": "empty"},
+        }
+        path = configure(camera=None, cameras=cameras)
+        with pytest.raises(ConfigError) as caught:
+            assemble_whole(load_settings(path))
+        lines = path.read_text().splitlines()
+        expected = [("no.mp4", "cameras.door.path"), ("empty", "cameras.gate.path")]
+        assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
+            [f"{path}:{next(n for n, line in enumerate(lines, 1) if text in line)}", key] for text, key in expected
+        ]
+
     def test_bare_file_needs_a_recipe(self, configure: Any) -> None:
         """A bare .tflite says nothing of its preparation: what is missing is asked for by name, and never guessed."""
         with pytest.raises(SettingError, match="set mean, std") as caught:
@@ -259,14 +302,15 @@ class TestAssembling:
             model_settings["labels"] = str(data / "colours.txt")
         pipeline = fitted(assemble(configure(camera={"type": "images", "path": "colours"}, model=model_settings)))
         found = []
+        [feed] = pipeline.feeds.values()
         with pipeline:
             for _ in range(3):
-                pipeline.feed.want()
-                taken = pipeline.feed.take()
+                feed.want()
+                taken = feed.take()
                 assert taken is not None
                 [best, *_] = pipeline.step(taken).answers.classifications or ()
                 found.append((best.label, best.score > 0.95))
-                pipeline.feed.release(taken)
+                feed.release(taken)
         assert found == [("red", True), ("green", True), ("blue", True)]
 
     def test_binary_model(self, assemble: Assemble, configure: Any, data: Path, tmp_path: Path) -> None:

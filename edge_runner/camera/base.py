@@ -1,8 +1,7 @@
 """The contract of every camera, and the settings that all of them share.
 
-A camera is made from its Config alone, where it will be read. `grab` takes the next frame, cheaply; `retrieve` decodes it, and is
-called only for a frame that will be used. A device that queues frames has to be grabbed as fast as they come, wanted or not; one
-that gives the newest frame at any time (pattern), or waits (files), is grabbed when a frame is wanted.
+A camera is made from its Config alone, where it will be read. `grab` takes the next frame, cheaply, and only a frame that will be
+used is decoded. A file is grabbed when a frame is wanted; a live camera as fast as its frames come, wanted or not.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 
 from edge_runner.fields import Check, Duration, Fraction, Range
-from edge_runner.frame import Picture, Region, Stamp
+from edge_runner.frame import Enough, Picture, Region, Stamp
 
 ROUNDING = 1e-9  # 0.7 + 0.3 may exceed 1
 
@@ -33,6 +32,8 @@ Crop = Annotated[
     Check(_within_frame, "x, y, width, height as fractions (0 to 1) of the upright frame, within it and not empty"),
 ]
 Rate = Annotated[float, Range(0.0001, 10_000)]  # a second; the slowest is one in three hours
+Width = Annotated[int, Range(16, 7680)]  # pixels
+Height = Annotated[int, Range(16, 4320)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +53,55 @@ class CameraConfig:
     start_timeout: Annotated[Duration, Range(0, above=True)] = 30.0
 
 
+@dataclass(frozen=True)
+class Retry:
+    """Seconds to wait before a lost camera is opened again: `first` after the first loss, then twice as long each time, up to `max`."""
+
+    first: Annotated[Duration, Range(0, above=True)] = 1.0
+    max: Annotated[Duration, Range(0, above=True)] = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveConfig(CameraConfig):
+    """What every live camera can be told besides: after how long without a new frame, or with the same one, it is opened again."""
+
+    stall_timeout: Annotated[Duration, Range(0, above=True)] = 10.0
+    freeze_timeout: Duration = 60.0
+    retry: Retry = Retry()
+
+
+class Grab(ABC):
+    """A frame that was taken and not decoded yet. Of a live camera it is decoded in another thread than it was grabbed in."""
+
+    def __init__(self, stamp: Stamp) -> None:
+        self.stamp = stamp
+        self.size: tuple[int, int] | None = None
+        """Width and height of the whole frame, where `decode` gave a smaller picture of it."""
+
+    @abstractmethod
+    def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
+        """The frame, uint8 [height, width, 3] BGR, in `into` where that has its size; None where it cannot be decoded.
+
+        Where `enough` is given, a smaller picture will do, if that is faster.
+        """
+
+    def fingerprint(self) -> int | None:
+        """A number that differs where the frame's content differs; None where that is not known without decoding it."""
+        return None
+
+    def release(self) -> None:
+        """Give its buffer back; it is neither decoded nor released again."""
+        return None
+
+
 class Camera(ABC):
     """One source of frames.
 
-    Must be overridden: `open`, `grab`, `retrieve`. May be: `close`, `verify`, `live`, `Config`.
+    Must be overridden: `open`, `grab`. May be: `close`, `interrupt`, `verify`, `describe`, `live`, `Config`.
     `open` and `close` can be called twice; `close` is called whatever happened.
+
+    A live camera is read in a process of its own: `grab` in one thread, all the rest in another. It holds a fixed number of
+    buffers, enough for three frames: the one that is being grabbed, the newest, and the one that is being decoded.
     """
 
     Config: ClassVar[type[Any]] = CameraConfig
@@ -68,7 +113,11 @@ class Camera(ABC):
         self.skipped = 0
         """Frames of a file that could not be read."""
         self.stopping = threading.Event()
-        """Set from another thread when no more frames are wanted: `grab` waits on it instead of sleeping."""
+        """Set by `interrupt`: `grab` waits on it instead of sleeping."""
+        self.torn = 0
+        """Frames of a live camera that came incomplete; `grab` leaves them out."""
+        self.due_ns = 0
+        """When the next frame will probably be wanted (monotonic), for a live camera that has to prepare itself for that."""
 
     def verify(self) -> None:
         """Raise SettingError for what is wrong and can be known without taking a frame; its key is relative to the camera's."""
@@ -79,19 +128,27 @@ class Camera(ABC):
         """Start it. Raise CameraError or SettingError where that cannot be."""
 
     @abstractmethod
-    def grab(self) -> Stamp | None:
+    def grab(self) -> Grab | None:
         """Wait for the next frame and take it, undecoded; None where there will be no more. Raise CameraError on trouble."""
 
-    @abstractmethod
-    def retrieve(self, into: Picture | None) -> Picture | None:
-        """The grabbed frame, uint8 [height, width, 3] BGR, in `into` where that has its size; None where it cannot be decoded."""
+    def interrupt(self) -> None:
+        """Called from another thread: no more frames are wanted, let `grab` come to its end."""
+        self.stopping.set()
+
+    def describe(self) -> str:
+        """What was really opened, for the log: device, format, size and rate as they were given, not as they were asked for."""
+        return ""
 
     def close(self) -> None:
         """Stop it and free what it holds."""
         return None
 
     def __enter__(self) -> Camera:
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -115,6 +172,11 @@ class View:
     @property
     def turns(self) -> bool:
         return self.rotate != 0 or self.flip != "none"
+
+    @property
+    def sideways(self) -> bool:
+        """Whether the upright frame is as wide as the camera's is high."""
+        return self.rotate in (90, 270)
 
     def upright(self, frame: Picture, into: Picture | None) -> Picture:
         """The frame rotated and flipped, in `into` where that has the right size; the frame itself where there is nothing to do."""

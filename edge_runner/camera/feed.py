@@ -1,25 +1,22 @@
-"""The way from a camera to the pipeline: a thread reads and prepares frames into a few slots, while the model runs.
-
-A file is read a few frames ahead. A live camera is asked for one frame when the pipeline is free, so that it is the newest.
-"""
+"""The way from a camera to the pipeline. A file is read here, by a thread and a few frames ahead; a live camera by a process of its own."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import cast
 
 import numpy as np
 
 from edge_runner.camera import CAMERAS
-from edge_runner.camera.base import Camera, CameraConfig, View
+from edge_runner.camera.base import Camera, CameraConfig
+from edge_runner.camera.develop import Developer, Slot
 from edge_runner.fields import load
-from edge_runner.frame import Picture, Prepare, Shot, Tensor
+from edge_runner.frame import Prepare, Shot
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +24,26 @@ SLOTS_AHEAD = 4  # of a file
 JOIN_TIMEOUT_S = 5.0
 
 
-@dataclass
-class _Slot:
-    """The buffers of one shot, kept and used again."""
-
-    number: int
-    input: Tensor
-    frame: Picture | None = None
-    upright: Picture | None = None
-
-
 class Feed(ABC):
-    """Prepared shots of one camera, in order. Enter it, wait until its descriptor is readable, `take`, and `release` when done.
+    """Prepared shots of one camera, in order; made to be waited for beside others, without a thread of its own in the way.
 
-    `live` says whether frames are dropped to stay fresh, `skipped` counts a file's unreadable frames. It can be entered again.
+    Enter it, and go round: `poll`, `want` a frame where it `offers` one, wait until a descriptor of `sources` is readable or the
+    time that `poll` gave has come; once it is `ready`, `take` the shot, and `release` it when done. It can be entered again.
     """
 
+    def __init__(self, config: CameraConfig) -> None:
+        self.config = config
+        self.name = str(config.name)
+        self.trouble: str | None = None
+        """Why there is no frame; None while all is well."""
+
     live: bool
+    """Whether frames are dropped to stay fresh."""
 
     @property
-    @abstractmethod
-    def skipped(self) -> int: ...
+    def skipped(self) -> int:
+        """A file's unreadable frames."""
+        return 0
 
     @abstractmethod
     def __enter__(self) -> Feed: ...
@@ -56,38 +52,54 @@ class Feed(ABC):
     def __exit__(self, *_: object) -> None: ...
 
     @abstractmethod
-    def fileno(self) -> int:
-        """Readable when there is something to take."""
+    def sources(self) -> list[int]:
+        """Descriptors that are readable when `poll` has something to do."""
+
+    def poll(self) -> float | None:
+        """Do what is due, and never wait for it. Return when to be called again at the latest, in time.monotonic's seconds."""
+        return None
+
+    @property
+    @abstractmethod
+    def offers(self) -> bool:
+        """Whether there is a frame that a call of `want` would prepare."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether `take` has something to give at once."""
 
     @abstractmethod
     def want(self) -> None:
-        """Let the camera fill every slot that is free."""
+        """Ask for the newest frame; of a file, for as many as there are free slots."""
 
     @abstractmethod
     def take(self) -> Shot | None:
-        """The next shot, None after the last; waits for it. Raise what the camera raised."""
+        """The next shot, None after the last. Raise what the camera raised."""
 
     @abstractmethod
     def release(self, shot: Shot) -> None:
         """Give a shot's slot back: its arrays will be written again."""
 
 
-def make_feed(config: CameraConfig, prepare: Prepare) -> Feed:
-    """The feed of a camera, by its type. `prepare` is copied: it works in one place at a time."""
-    camera: Camera = load(CAMERAS[config.type])(config)
-    return ThreadFeed(camera, copy.copy(prepare))
+def make_feed(config: CameraConfig, prepare: Prepare, *, exact: bool = False) -> Feed:
+    """The feed of a camera, by its type. With `exact`, a shot's picture is always the whole frame."""
+    cls = load(CAMERAS[config.type])
+    if cls.live:
+        return cast(Feed, load("edge_runner.camera.live:LiveFeed")(config, prepare, exact=exact))
+    return ThreadFeed(cls(config), prepare)
 
 
 class ThreadFeed(Feed):
-    """A camera that is read by a thread of this process: files, and what cannot hang."""
+    """A file, read by a thread of this process. Its pictures are always whole."""
+
+    live = False
 
     def __init__(self, camera: Camera, prepare: Prepare) -> None:
+        super().__init__(camera.config)
         self.camera = camera
-        self.live = camera.live
-        self._prepare = prepare
-        self._view = View(camera.config)
-        count = 1 if camera.live else SLOTS_AHEAD
-        self._slots = [_Slot(n, np.empty(prepare.shape, prepare.dtype)) for n in range(count)]
+        self._develop = Developer(camera.config, prepare)
+        self._slots = [Slot(n, np.empty(prepare.shape, prepare.dtype)) for n in range(SLOTS_AHEAD)]
         self._thread: threading.Thread | None = None
 
     @property
@@ -96,30 +108,37 @@ class ThreadFeed(Feed):
 
     def __enter__(self) -> ThreadFeed:
         self._idle = list(self._slots)
-        self._wanted: SimpleQueue[_Slot | None] = SimpleQueue()
+        self._wanted: SimpleQueue[Slot | None] = SimpleQueue()
         self._done: SimpleQueue[Shot | Exception | None] = SimpleQueue()
-        self._last_number = 0
         self._ready, self._signal = os.pipe()
         self.camera.stopping.clear()
-        self._thread = threading.Thread(target=self._work, name=f"camera-{self.camera.config.name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"camera-{self.name}", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._thread is None:
             return
-        self.camera.stopping.set()
+        self.camera.interrupt()
         self._wanted.put(None)
         self._thread.join(JOIN_TIMEOUT_S)
         if self._thread.is_alive():
-            log.warning("the camera does not stop; it is left behind")
+            log.warning("%s: the camera does not stop; it is left behind", self.name)
         else:
             os.close(self._ready)
             os.close(self._signal)
         self._thread = None
 
-    def fileno(self) -> int:
-        return self._ready
+    def sources(self) -> list[int]:
+        return [self._ready]
+
+    @property
+    def offers(self) -> bool:
+        return bool(self._idle)
+
+    @property
+    def ready(self) -> bool:
+        return not self._done.empty()
 
     def want(self) -> None:
         while self._idle:
@@ -150,24 +169,24 @@ class ThreadFeed(Feed):
         self._done.put(item)
         os.write(self._signal, b"\0")
 
-    def _shoot(self, slot: _Slot) -> Shot | None:
+    def _shoot(self, slot: Slot) -> Shot | None:
         """Fill a slot with the next frame that can be decoded; None where there are no more."""
         while True:
             started = time.perf_counter()
-            stamp = None if self.camera.stopping.is_set() else self.camera.grab()
-            if stamp is None:
+            grab = None if self.camera.stopping.is_set() else self.camera.grab()
+            if grab is None:
                 return None
-            if self.live:
-                started = time.perf_counter()  # waiting for a frame is no work
-            slot.frame = self.camera.retrieve(slot.frame)
-            if slot.frame is not None:
+            grab_ms = (time.perf_counter() - started) * 1e3
+            developed = self._develop(grab, slot)
+            if developed:
                 break
-        picture = slot.frame
-        if self._view.turns:
-            slot.upright = picture = self._view.upright(picture, slot.upright)
-        captured = time.perf_counter()
-        geometry = self._prepare(picture, slot.input, self._view.region(picture))
-        timing_ms = {"capture": (captured - started) * 1e3, "preprocess": (time.perf_counter() - captured) * 1e3}
-        dropped = stamp.number - self._last_number - 1 if self.live else None
-        self._last_number = stamp.number
-        return Shot(slot.input, picture, geometry, stamp, dropped, timing_ms, slot.number)
+        timing_ms = {**developed.timing_ms, "capture": developed.timing_ms["capture"] + grab_ms}
+        return Shot(
+            camera=self.name,
+            input=slot.input,
+            picture=developed.picture,
+            geometry=developed.geometry,
+            stamp=grab.stamp,
+            timing_ms=timing_ms,
+            slot=slot.number,
+        )

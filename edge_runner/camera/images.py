@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from edge_runner.camera.base import Camera, CameraConfig, now
+from edge_runner.camera.base import Camera, CameraConfig, Grab, now
 from edge_runner.camera.pixels import decode
 from edge_runner.errors import SettingError
 from edge_runner.fields import InputPath
-from edge_runner.frame import Picture, Stamp
+from edge_runner.frame import Enough, Picture, Stamp
 
 log = logging.getLogger(__name__)
 
@@ -53,35 +53,45 @@ class Images(Camera):
         self._files = self._found()
         self._next = 0
 
-    def grab(self) -> Stamp | None:
+    def grab(self) -> Grab | None:
         if self._next == len(self._files):
             if not self.config.loop or not self._readable:
                 return None
             self._next, self._readable = 0, False
         self._next += 1
-        return now(self._next, self._files[self._next - 1].name)
-
-    def retrieve(self, into: Picture | None) -> Picture | None:
         path = self._files[self._next - 1]
-        try:
-            picture = decode(path.read_bytes())
-            why = "it is damaged, cut short, or no picture"
-        except OSError as error:
-            picture, why = None, (error.strerror or str(error)).lower()
-        if picture is None:
-            self.skipped += 1
-            level = logging.DEBUG if path in self._warned else logging.WARNING
-            log.log(level, "%s: skipped: %s", path, why)
-            self._warned.add(path)
-        else:
+        return _File(now(self._next, path.name), path, self)
+
+    def note(self, path: Path, why: str | None) -> None:
+        """A file was read, or `why` not."""
+        if why is None:
             self._readable = True
-        return picture
+            return
+        self.skipped += 1
+        level = logging.DEBUG if path in self._warned else logging.WARNING
+        log.log(level, "%s: skipped: %s", path, why)
+        self._warned.add(path)
 
     def _found(self) -> list[Path]:
         try:
             return find_pictures(self.config.path)
         except OSError as error:
             raise SettingError(f"{self.config.path}: {(error.strerror or str(error)).lower()}", key="path") from error
+
+
+class _File(Grab):
+    def __init__(self, stamp: Stamp, path: Path, images: Images) -> None:
+        super().__init__(stamp)
+        self._path, self._images = path, images
+
+    def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
+        try:
+            picture = decode(self._path.read_bytes())
+            why = "it is damaged, cut short, or no picture"
+        except OSError as error:
+            picture, why = None, (error.strerror or str(error)).lower()
+        self._images.note(self._path, why if picture is None else None)
+        return picture
 
 
 def find_pictures(path: Path) -> list[Path]:

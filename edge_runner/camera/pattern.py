@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from edge_runner.camera.base import Camera, CameraConfig, Rate
-from edge_runner.fields import Range
-from edge_runner.frame import Picture, Stamp
+from edge_runner.camera.base import Camera, Grab, Height, LiveConfig, Rate, Width
+from edge_runner.frame import Enough, Picture, Stamp
 
 # BGR of a television test card's bars, from left to right: white, yellow, cyan, green, magenta, red, blue, black.
 BARS = ((255, 255, 255), (0, 255, 255), (255, 255, 0), (0, 255, 0), (255, 0, 255), (0, 0, 255), (255, 0, 0), (0, 0, 0))
@@ -20,12 +19,12 @@ SECONDS_A_TURN = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatternConfig(CameraConfig):
+class PatternConfig(LiveConfig):
     """The configuration's `camera` of type pattern."""
 
     type: Literal["pattern"] = "pattern"
-    width: Annotated[int, Range(16, 7680)] = 640
-    height: Annotated[int, Range(16, 4320)] = 480
+    width: Width = 640
+    height: Height = 480
     fps: Rate = 30.0
 
 
@@ -44,7 +43,7 @@ class Pattern(Camera):
     def open(self) -> None:
         self._started_ns, self._number = time.monotonic_ns(), 0
 
-    def grab(self) -> Stamp | None:
+    def grab(self) -> Grab | None:
         """The newest frame; waits for the next one where that was taken already."""
         interval_ns = 1e9 / self.config.fps
         elapsed_ns = time.monotonic_ns() - self._started_ns
@@ -52,34 +51,42 @@ class Pattern(Camera):
         due_ns = self._started_ns + round((self._number - 1) * interval_ns)
         if self.stopping.wait(max(0.0, (due_ns - time.monotonic_ns()) / 1e9)):
             return None
-        return Stamp(self._number, due_ns, time.time_ns() - (time.monotonic_ns() - due_ns))
+        time_ns = time.time_ns() - (time.monotonic_ns() - due_ns)
+        return _Drawing(Stamp(self._number, due_ns, time_ns), self._still, self.config.fps)
 
-    def retrieve(self, into: Picture | None) -> Picture | None:
+    def describe(self) -> str:
+        return f"test picture {self.config.width}x{self.config.height} at {self.config.fps:g} a second"
+
+
+class _Drawing(Grab):
+    """A frame that is drawn only where it is wanted."""
+
+    def __init__(self, stamp: Stamp, still: Picture, fps: float) -> None:
+        super().__init__(stamp)
+        self._still, self._fps = still, fps
+
+    def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
         if into is None or into.shape != self._still.shape:
             into = np.empty_like(self._still)
         np.copyto(into, self._still)
-        self._animate(into)
+        _animate(into, self.stamp.number, self._fps)
         return into
 
-    def _animate(self, picture: Picture) -> None:
-        height, width = picture.shape[:2]
-        angle = 2 * math.pi * self._number / self.config.fps / SECONDS_A_TURN
-        center, length = (width // 2, height // 3), min(width, height) // 4
-        tip = (center[0] + round(length * math.sin(angle)), center[1] - round(length * math.cos(angle)))
-        scale = height / 240
-        for color, thickness in (((0, 0, 0), max(3, round(6 * scale))), ((255, 255, 255), max(1, round(2 * scale)))):
-            cv2.line(picture, center, tip, color, thickness, cv2.LINE_AA)
-            where = (round(8 * scale), height - round(8 * scale))
-            cv2.putText(
-                picture,
-                f"{self._number:06d}",
-                where,
-                cv2.FONT_HERSHEY_SIMPLEX,
-                scale * 0.6,
-                color,
-                thickness,
-                cv2.LINE_AA,
-            )
+    def fingerprint(self) -> int | None:
+        return self.stamp.number
+
+
+def _animate(picture: Picture, number: int, fps: float) -> None:
+    """Draw the turning hand and the counter of frame `number`."""
+    height, width = picture.shape[:2]
+    angle = 2 * math.pi * number / fps / SECONDS_A_TURN
+    center, length = (width // 2, height // 3), min(width, height) // 4
+    tip = (center[0] + round(length * math.sin(angle)), center[1] - round(length * math.cos(angle)))
+    scale, font = height / 240, cv2.FONT_HERSHEY_SIMPLEX
+    for color, thickness in (((0, 0, 0), max(3, round(6 * scale))), ((255, 255, 255), max(1, round(2 * scale)))):
+        cv2.line(picture, center, tip, color, thickness, cv2.LINE_AA)
+        where = (round(8 * scale), height - round(8 * scale))
+        cv2.putText(picture, f"{number:06d}", where, font, scale * 0.6, color, thickness, cv2.LINE_AA)
 
 
 def still(width: int, height: int) -> Picture:

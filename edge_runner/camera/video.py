@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 import cv2
 
-from edge_runner.camera.base import Camera, CameraConfig, now
+from edge_runner.camera.base import Camera, CameraConfig, Grab, now
 from edge_runner.errors import SettingError
 from edge_runner.fields import InputPath
-from edge_runner.frame import Picture, Stamp
+from edge_runner.frame import Enough, Picture, Stamp
 
 MP4_BOXES = (
     b"ftyp",
@@ -69,7 +69,7 @@ class Video(Camera):
         self._capture, self._number = capture, 0
         self._torn = _last_frame(self.config.path) if cut_short(self.config.path) else None
 
-    def grab(self) -> Stamp | None:
+    def grab(self) -> Grab | None:
         assert self._capture is not None
         if not self._more():
             if not self._at_end():
@@ -77,9 +77,10 @@ class Video(Camera):
             if not self._more():
                 return None
         self._number += 1
-        return now(self._number, self.config.path.name)
+        return _VideoFrame(now(self._number, self.config.path.name), self)
 
     def retrieve(self, into: Picture | None) -> Picture | None:
+        """The frame that was grabbed last."""
         assert self._capture is not None
         ok, picture = self._capture.retrieve(into) if into is not None else self._capture.retrieve()
         if ok:
@@ -111,6 +112,15 @@ class Video(Camera):
         self.close()
         self.open()
         return True
+
+
+class _VideoFrame(Grab):
+    def __init__(self, stamp: Stamp, video: Video) -> None:
+        super().__init__(stamp)
+        self._video = video
+
+    def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
+        return self._video.retrieve(into)
 
 
 def cut_short(path: Path) -> bool:

@@ -33,6 +33,7 @@ INTERPOLATIONS: dict[Interpolation, int] = {
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 CHANNELS: dict[Color, int] = {"rgb": 3, "bgr": 3, "gray": 1}
+ENOUGH = 2  # times the input's size each way: a picture of more than that may be shrunk on its way here
 LEVELS_LEAST = 64  # of a picture's 256 that an input of whole numbers must tell apart
 FILLED_LEAST = 0.6  # of a quantised input's range; less is doubtful
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
@@ -76,6 +77,7 @@ class Preprocessor:
         self.channels = CHANNELS[recipe.color]
         self.planar = _is_planar(recipe, spec)
         self.height, self.width = spec.shape[2:] if self.planar else spec.shape[1:3]
+        self.enough = (ENOUGH * self.width, ENOUGH * self.height)
         self.doubt = _doubt(recipe, self.spec)
         """Why the recipe is probably not the model's; None where there is no reason to think so."""
         tables = _tables(recipe, self.spec)

@@ -1,11 +1,10 @@
-"""The daemon's loop: one frame after the other, until the file ends or a signal comes."""
+"""The daemon's loop: one frame after the other, of whichever camera's turn it is, until the files end or a signal comes."""
 
 from __future__ import annotations
 
 import logging
-import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from edge_runner.camera.feed import Feed
@@ -13,12 +12,13 @@ from edge_runner.errors import CameraError, NoFrameError, OutputError, blamed
 from edge_runner.frame import Shot
 from edge_runner.pipeline import Counts, Pipeline
 from edge_runner.service.signals import Signals
+from edge_runner.service.turns import Lane, Turns
 
 log = logging.getLogger(__name__)
 
 
 def run(pipeline: Pipeline, signals: Signals) -> None:
-    """Run until the camera's file ends or a signal comes.
+    """Run until every camera's file has ended, or a signal comes. A live camera never ends.
 
     Raise CameraError where no frame at all could be read, and OutputError where a file's results could not all be kept.
     """
@@ -30,78 +30,95 @@ def run(pipeline: Pipeline, signals: Signals) -> None:
             stopped = "whoever read the results has gone"
     if stopped:
         log.info("stopped: %s", stopped)
-    log.info("%s", summary(pipeline.counts, pipeline.feed.skipped))
+    log.info("%s", summary(pipeline.counts, pipeline.feeds.values()))
     if not stopped:
         _require_results(pipeline)
 
 
 def once(pipeline: Pipeline) -> None:
-    """One frame, one result. Raise NoFrameError where no frame comes, and OutputError where the result could not be kept."""
-    with first_shot(pipeline) as shot:
-        pipeline.step(shot)
+    """One frame and one result of each camera. Raise NoFrameError where none comes, and OutputError where a result was lost."""
+    with pipeline:
+        for lane, shot in _first_shots(pipeline):
+            pipeline.step(shot)
+            lane.feed.release(shot)
     _require_results(pipeline)
 
 
 @contextmanager
 def first_shot(pipeline: Pipeline) -> Iterator[Shot]:
-    """Open the pipeline for one frame. Raise NoFrameError where none comes within `camera.start_timeout`."""
-    timeout_s = pipeline.settings.camera.start_timeout
+    """Open a pipeline of one camera for one frame. Raise NoFrameError where none comes within its `start_timeout`."""
     with pipeline:
-        with blamed("camera"):
-            pipeline.feed.want()
-            ready, _, _ = select.select([pipeline.feed], [], [], timeout_s)
-            if not ready:
-                raise NoFrameError(f"no frame within {timeout_s:g} s", key="start_timeout")
-            shot = pipeline.feed.take()
-            if shot is None:
-                raise NoFrameError("no frame could be read", key="path")
-        yield shot
+        for _, shot in _first_shots(pipeline):
+            yield shot
+
+
+def _first_shots(pipeline: Pipeline) -> Iterator[tuple[Lane, Shot]]:
+    """The first shot of each camera, in the order in which they come; at the end, raise NoFrameError for those that gave none."""
+    turns, started = Turns(pipeline.feeds), time.monotonic()
+    errors: list[CameraError] = []
+    while turns.lanes:
+        ends = {lane.key: started + lane.feed.config.start_timeout for lane in turns.lanes}
+        lane = turns.next(until=min(ends.values()))
+        if lane is None:
+            for late in [lane for lane in turns.lanes if ends[lane.key] <= time.monotonic()]:
+                errors.append(_no_frame(late))
+                turns.end(late)
+            continue
+        with blamed(lane.key):
+            shot = lane.feed.take()
+        turns.end(lane)
+        if shot is None:
+            errors.append(NoFrameError("no frame could be read", key=f"{lane.key}.path"))
+        else:
+            yield lane, shot
+    if errors:
+        raise errors[0] if len(errors) == 1 else NoFrameError("; ".join(f"{error.key}: {error}" for error in errors))
+
+
+def _no_frame(lane: Lane) -> NoFrameError:
+    why = f": {lane.feed.trouble}" if lane.feed.trouble else ""
+    return NoFrameError(f"no frame within {lane.feed.config.start_timeout:g} s{why}", key=f"{lane.key}.start_timeout")
 
 
 def _loop(pipeline: Pipeline, signals: Signals) -> str:
-    """Return why it ended: empty at the end of a file."""
-    feed, max_fps = pipeline.feed, pipeline.settings.camera.max_fps
-    interval_s = 1 / max_fps if max_fps else 0.0
-    sources: list[Signals | Feed] = [signals, feed]
-    due = time.monotonic()
-    while True:
-        wait_s = due - time.monotonic()
-        if wait_s > 0:
-            ready, _, _ = select.select(sources[:1], [], [], wait_s)
-        else:
-            feed.want()
-            ready, _, _ = select.select(sources, [], [])
-        if signals in ready:
+    """Return why it ended: empty at the end of the last file."""
+    turns = Turns(pipeline.feeds)
+    while turns.lanes:
+        lane = turns.next([signals.fileno()])
+        if lane is None:
             return signals.take()
-        if feed not in ready:
-            continue
-        with blamed("camera"):
-            shot = feed.take()
+        with blamed(lane.key):
+            shot = lane.feed.take()
         if shot is None:
-            return ""
-        due = max(due + interval_s, time.monotonic())
+            turns.end(lane)
+            continue
+        lane.turn(time.monotonic())
         pipeline.step(shot)
-        feed.release(shot)
+        lane.feed.release(shot)
+    return ""
 
 
 def _require_results(pipeline: Pipeline) -> None:
     """A run that ended by itself has to have done its work."""
-    if not pipeline.counts.results:
-        raise CameraError("no frame could be read", key="camera.path")
+    for key, feed in pipeline.feeds.items():
+        if not pipeline.counts.results.get(feed.name):
+            raise CameraError("no frame could be read", key=f"{key}.path")
     if pipeline.publisher.lost:
         lost = ", ".join(f"{count} at {key}" for key, count in pipeline.publisher.lost.items())
         raise OutputError(f"results were lost: {lost}")
 
 
-def summary(counts: Counts, skipped: int) -> str:
+def summary(counts: Counts, feeds: Iterable[Feed]) -> str:
     """What a run did, in one line."""
-    elapsed_s = time.monotonic() - counts.started
-    parts = [f"{counts.results} results in {elapsed_s:.1f} s"]
-    if counts.results:
-        parts.append(f"{counts.results / elapsed_s:.1f} a second")
-        parts.append(", ".join(f"{stage} {ms / counts.results:.2f} ms" for stage, ms in counts.timing_ms.items()))
+    elapsed_s, results = time.monotonic() - counts.started, sum(counts.results.values())
+    parts = [f"{results} results in {elapsed_s:.1f} s"]
+    if results:
+        parts.append(f"{results / elapsed_s:.1f} a second")
+        parts.append(", ".join(f"{stage} {ms / results:.2f} ms" for stage, ms in counts.timing_ms.items()))
+    if len(counts.results) > 1:
+        parts.append(", ".join(f"{name} {count}" for name, count in counts.results.items()))
     if counts.dropped:
         parts.append(f"{counts.dropped} live frames dropped")
-    if skipped:
+    if skipped := sum(feed.skipped for feed in feeds):
         parts.append(f"{skipped} frames skipped as unreadable")
     return "; ".join(parts)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runner.camera.base import Camera, CameraConfig, now
+from edge_runner.camera.base import Camera, CameraConfig, Grab, now
 from edge_runner.camera.feed import SLOTS_AHEAD, ThreadFeed, make_feed
 from edge_runner.camera.images import ImagesConfig
-from edge_runner.camera.pattern import Pattern, PatternConfig
+from edge_runner.camera.pattern import PatternConfig
 from edge_runner.errors import CameraError
-from edge_runner.frame import Picture, Stamp, TensorSpec
+from edge_runner.frame import Enough, Picture, Stamp, TensorSpec
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
 
@@ -43,20 +43,32 @@ class Numbered(Camera):
     def close(self) -> None:
         self.closed += 1
 
-    def grab(self) -> Stamp | None:
+    def grab(self) -> Grab | None:
         self.number += 1
         if self.number == self.fails_at:
             raise CameraError("the cable was pulled")
-        return now(self.number, "test") if self.number <= self.frames else None
+        return Number(now(self.number, "test"), self) if self.number <= self.frames else None
 
-    def retrieve(self, into: Picture | None) -> Picture | None:
-        if self.number in self.damaged:
+    def picture(self, number: int, into: Picture | None) -> Picture | None:
+        if number in self.damaged:
             self.skipped += 1
             return None
         if into is None or into.shape[:2] != self.size:
             into = np.empty((*self.size, 3), np.uint8)
-        into[:] = self.number
+        into[:] = number
         return into
+
+
+class Number(Grab):
+    """A frame of `Numbered`."""
+
+    def __init__(self, stamp: Stamp, camera: Numbered) -> None:
+        super().__init__(stamp)
+        self.camera = camera
+
+    def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
+        assert enough is None, "a file's pictures are whole"
+        return self.camera.picture(self.stamp.number, into)
 
 
 def test_order_and_completeness(shots: Any) -> None:
@@ -96,7 +108,7 @@ def test_nothing_is_overwritten_before_release(shrink: Any) -> None:
         feed.want()
         time.sleep(0.05)
         assert camera.number == SLOTS_AHEAD
-        assert not select.select([feed], [], [], 0)[0]
+        assert not select.select(feed.sources(), [], [], 0)[0]
         assert [set(shot.picture.flat) for shot in held if shot] == [{n} for n in range(1, SLOTS_AHEAD + 1)]
         released = held[1]
         assert released is not None
@@ -109,33 +121,34 @@ def test_nothing_is_overwritten_before_release(shrink: Any) -> None:
         assert [int(shot.picture[0, 0, 0]) for shot in held if shot] == [1, SLOTS_AHEAD + 1, 3, 4]
 
 
-def test_live_camera_has_one_slot(shrink: Any) -> None:
-    """A live camera's frame is taken when it is wanted, not read ahead."""
-    with ThreadFeed(Pattern(PatternConfig(width=64, height=48, fps=100)), shrink) as feed:
-        feed.want()
-        first = feed.take()
-        assert first is not None
-        time.sleep(0.1)
-        feed.release(first)
-        asked = time.monotonic_ns()
-        feed.want()
-        second = feed.take()
-        assert second is not None
-        assert second.stamp.monotonic_ns > asked - 11e6
-        assert second.slot == first.slot
-
-
 def test_waits_on_its_descriptor(shrink: Any) -> None:
-    """The descriptor is readable exactly when there is something to take: a shot, or the end."""
+    """Its descriptor is readable, and it is ready, exactly when there is something to take: a shot, or the end."""
     with ThreadFeed(Numbered(frames=1), shrink) as feed:
-        assert not select.select([feed], [], [], 0.05)[0]
+        assert not select.select(feed.sources(), [], [], 0.05)[0]
+        assert not feed.ready
         feed.want()
-        assert select.select([feed], [], [], 5)[0]
+        assert select.select(feed.sources(), [], [], 5)[0]
+        assert feed.ready
+        assert feed.take() is not None
+        assert select.select(feed.sources(), [], [], 5)[0]
+        assert feed.ready
+        assert feed.take() is None
+        assert not select.select(feed.sources(), [], [], 0)[0]
+        assert not feed.ready
+
+
+def test_offers_while_a_slot_is_free(shrink: Any) -> None:
+    """A file can be asked for more until every slot is on its way or taken, and again once one was given back."""
+    with ThreadFeed(Numbered(), shrink) as feed:
+        assert feed.offers
+        feed.want()
+        assert not feed.offers
         shot = feed.take()
         assert shot is not None
-        assert select.select([feed], [], [], 5)[0]
-        assert feed.take() is None
-        assert not select.select([feed], [], [], 0)[0]
+        assert not feed.offers
+        feed.release(shot)
+        assert feed.offers
+        assert feed.poll() is None
 
 
 def test_error_is_raised_where_it_can_be_acted_on(shrink: Any) -> None:
@@ -208,14 +221,11 @@ def test_pictures_are_upright(shots: Any, rotate: int, flip: str) -> None:
     """The feed hands out the upright frame, and prepares it, not the camera's own."""
     camera = Numbered(frames=3, rotate=rotate, flip=flip, crop=(0.5, 0, 0.5, 1))
 
-    def retrieve(into: Picture | None) -> Picture:
-        picture = np.zeros((12, 16, 3), np.uint8)
-        picture[:3, :4] = 200
-        return picture
-
-    camera.retrieve = retrieve  # type: ignore[method-assign,assignment]
+    own = np.zeros((12, 16, 3), np.uint8)
+    own[:3, :4] = 200
+    camera.picture = lambda number, into: own  # type: ignore[method-assign]
     for shot, picture in shots(camera):
-        turned = np.rot90(retrieve(None), -rotate // 90)
+        turned = np.rot90(own, -rotate // 90)
         turned = {"none": turned, "horizontal": turned[:, ::-1], "vertical": turned[::-1]}[flip]
         assert np.array_equal(picture, turned)
         assert (shot.geometry.width, shot.geometry.height) == turned.shape[1::-1]
@@ -248,14 +258,14 @@ def test_steady_state_allocates_no_pictures(shrink: Any, view: dict[str, Any]) -
 def test_frame_size_may_change(shots: Any) -> None:
     """Pictures of another size get buffers of their own."""
     camera = Numbered(frames=8, rotate=90)
-    inner = camera.retrieve
+    inner = camera.picture
 
-    def retrieve(into: Picture | None) -> Picture | None:
-        camera.size = (12, 16) if camera.number % 2 else (20, 10)
-        return inner(into)
+    def picture(number: int, into: Picture | None) -> Picture | None:
+        camera.size = (12, 16) if number % 2 else (20, 10)
+        return inner(number, into)
 
-    camera.retrieve = retrieve  # type: ignore[method-assign]
-    assert [picture.shape for _, picture in shots(camera)] == [(16, 12, 3), (10, 20, 3)] * 4
+    camera.picture = picture  # type: ignore[method-assign]
+    assert [taken.shape for _, taken in shots(camera)] == [(16, 12, 3), (10, 20, 3)] * 4
 
 
 def test_can_be_entered_again(colours: Path, shrink: Any) -> None:
@@ -272,6 +282,21 @@ def test_can_be_entered_again(colours: Path, shrink: Any) -> None:
                 sources.append(shot.stamp.source)
                 feed.release(shot)
         assert sources == ["1.png", "2.png", "3.png"][:most]
+
+
+def test_type_chooses_the_feed(colours: Path) -> None:
+    """A file is read here and drops nothing; a live camera is not, and drops frames to stay fresh. Neither is opened yet."""
+    prepare = Preprocessor(Recipe("rgb", (0.0,), (1.0,)), TensorSpec("x", (1, 8, 8, 3), "float32"))
+    file = make_feed(ImagesConfig(name="still", path=colours), prepare)
+    live = make_feed(PatternConfig(name="moving"), prepare)
+    assert (type(file).__name__, file.live, file.name) == ("ThreadFeed", False, "still")
+    assert (type(live).__name__, live.live, live.name) == ("LiveFeed", True, "moving")
+    assert "camera-still" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_shots_name_their_camera(shots: Any) -> None:
+    """A shot says whose it is."""
+    assert [shot.camera for shot, _ in shots(Numbered(frames=2))] == ["test", "test"]
 
 
 def test_each_feed_prepares_for_itself(colours: Path) -> None:

@@ -128,9 +128,22 @@ class TestReading:
         reader = camera(colours)
         for _ in range(2):
             reader.open()
-            stamp = reader.grab()
-            assert stamp is not None
-            assert stamp.number == 1
+            grab = reader.grab()
+            assert grab is not None
+            assert grab.stamp.number == 1
+
+    def test_frame_that_is_not_wanted_is_not_read(self, colours: Path) -> None:
+        """A picture is read when it is decoded, and its name is known before."""
+        reader = camera(colours)
+        reader.open()
+        (colours / "1.png").unlink()
+        grabs = [reader.grab() for _ in range(2)]
+        assert [grab.stamp.source for grab in grabs if grab] == ["1.png", "2.png"]
+        assert reader.skipped == 0
+        assert grabs[1] is not None
+        picture = grabs[1].decode(None)
+        assert picture is not None
+        assert picture[0, 0].tolist() == [0, 255, 0]
 
     @pytest.mark.parametrize(
         ("name", "pixels", "expected"),
@@ -261,13 +274,14 @@ class TestDamaged:
             (tmp_path / name).write_bytes(content + bytes(5000))
         assert len(shots(camera(tmp_path))) == 3
 
-    def test_file_that_vanishes(self, colours: Path, shots: Shots, caplog: pytest.LogCaptureFixture) -> None:
+    def test_file_that_vanishes(self, colours: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A file that is gone before its turn is skipped as a damaged one is."""
         reader = camera(colours)
         reader.open()
         (colours / "1.png").unlink()
-        assert reader.grab() is not None
-        assert reader.retrieve(None) is None
+        grab = reader.grab()
+        assert grab is not None
+        assert grab.decode(None) is None
         assert "1.png: skipped: no such file or directory" in caplog.text
 
     def test_a_loop_warns_once(self, colours: Path, shots: Shots, caplog: pytest.LogCaptureFixture) -> None:

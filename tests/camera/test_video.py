@@ -74,11 +74,13 @@ def test_frames_reuse_their_buffer(clip: Path) -> None:
     """A frame is decoded into the picture that is given."""
     reader = camera(clip)
     with reader:
-        assert reader.grab()
-        first = reader.retrieve(None)
+        grab = reader.grab()
+        assert grab is not None
+        first = grab.decode(None)
         assert first is not None
-        assert reader.grab()
-        second = reader.retrieve(first)
+        grab = reader.grab()
+        assert grab is not None
+        second = grab.decode(first)
         assert second is not None
         assert np.shares_memory(first, second)
         assert seen(second) == (2, 2)
@@ -89,11 +91,11 @@ def test_frame_that_is_not_wanted_is_not_decoded(clip: Path) -> None:
     reader = camera(clip)
     with reader:
         for _ in range(5):
-            stamp = reader.grab()
-        assert stamp is not None
-        picture = reader.retrieve(None)
+            grab = reader.grab()
+        assert grab is not None
+        picture = grab.decode(None)
         assert picture is not None
-        assert (stamp.number, seen(picture)) == (5, (5, 5))
+        assert (grab.stamp.number, seen(picture)) == (5, (5, 5))
 
 
 def index_first(path: Path) -> None:

@@ -93,9 +93,10 @@ class TestPicture:
     def test_leaves_nothing_open(self, looking: Any, tmp_path: Path) -> None:
         """Camera and descriptors are given back."""
         pipeline = looking()
+        [feed] = pipeline.feeds.values()
         closed: list[Camera] = []
-        close = pipeline.feed.camera.close
-        pipeline.feed.camera.close = lambda: closed.append(pipeline.feed.camera) or close()
+        close = feed.camera.close
+        feed.camera.close = lambda: closed.append(feed.camera) or close()
         snapshot(pipeline, str(tmp_path / "aim.jpg"))
         assert closed
 
@@ -178,6 +179,33 @@ class TestCommand:
         decoded = cv2.imdecode(np.frombuffer(done.stdout, np.uint8), cv2.IMREAD_COLOR)
         assert decoded is not None
         assert decoded.shape == (120, 160 + GAP_PX + 120, 3)
+
+    def test_of_a_live_camera(self, run_cli: Any, configure: Any, tmp_path: Path) -> None:
+        """A live camera's picture is whole, however small the model's input is."""
+        done = run_cli("snapshot", "--config", configure(camera={"type": "pattern"}), "-o", "aim.png")
+        assert done.returncode == 0, done.stderr
+        picture = cv2.imread(str(tmp_path / "aim.png"))
+        assert picture is not None
+        assert picture.shape == (480, 640 + GAP_PX + 480, 3)
+
+    def test_of_one_camera_of_several(self, run_cli: Any, configure: Any, scene: Path, tmp_path: Path) -> None:
+        """Of several cameras, the one that is named is taken; the others are not even opened."""
+        cameras = {"door": {"type": "images", "path": "scene.png"}, "gate": {"type": "pattern", "width": 64}}
+        path = configure(camera=None, cameras=cameras)
+        done = run_cli("snapshot", "--config", path, "--camera", "door", "-o", "aim.png")
+        assert done.returncode == 0, done.stderr
+        assert (json.loads(done.stderr)["camera"], json.loads(done.stderr)["source"]) == ("door", "scene.png")
+        assert cv2.imread(str(tmp_path / "aim.png")).shape == (120, 160 + GAP_PX + 120, 3)
+
+    def test_which_of_several(self, run_cli: Any, configure: Any) -> None:
+        """Where there are several, and none or one that is not there is named, the names are told."""
+        path = configure(camera=None, cameras={"door": {"type": "pattern"}, "gate": {"type": "pattern"}})
+        for given, code, words in (
+            ([], 2, "which camera? --camera NAME, one of door, gate"),
+            (["--camera", "shed"], 78, "there is no camera 'shed'; there is door, gate"),
+        ):
+            done = run_cli("snapshot", "--config", path, "-o", "aim.jpg", *given)
+            assert (done.returncode, done.stderr) == (code, f"edge-runner: error: {words}\n")
 
     def test_not_to_a_terminal(self, start_cli: Any, configure: Any) -> None:
         """A picture is not poured onto a terminal: a usage error that shows how."""

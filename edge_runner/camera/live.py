@@ -1,0 +1,370 @@
+"""A live camera as the daemon sees it: a worker process that is watched by the clock, ended when it is of no use, and started anew.
+
+All of it happens within `poll`, which never waits: no thread, and no camera that holds up another.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import pickle
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from edge_runner.camera.base import LiveConfig, Retry
+from edge_runner.camera.feed import Feed
+from edge_runner.camera.shared import Block
+from edge_runner.camera.worker import MESSAGE_BYTES, WANT, WANT_EXACT, Order
+from edge_runner.frame import Geometry, Prepare, Shot, Stamp
+
+# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
+WORKER = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.camera import worker; worker.main()"
+GRACE_S = 3.0  # for a worker that was told to end
+LEAVE_S = 5.0  # for one that was killed: longer takes only a driver that hangs
+FATE_S = 0.1  # until a process whose socket ended can be waited for
+LOOK_S = 0.5  # between two looks at the clock
+QUIET_S = 3600.0  # in which the same trouble is said once
+MOST_SAID = 50
+DIGITS = re.compile(r"\d+")
+CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
+
+log = logging.getLogger(__name__)
+
+
+class LiveFeed(Feed):
+    """The newest frame whenever one is wanted, from a camera that is opened again for as long as it takes."""
+
+    live = True
+
+    def __init__(self, config: LiveConfig, prepare: Prepare, *, exact: bool = False) -> None:
+        super().__init__(config)
+        self.config: LiveConfig = config
+        self.exact = exact
+        self.losses = 0
+        self._prepare = prepare
+        self._offered = False
+        self._asked_at: float | None = None
+        self._shot: Shot | None = None
+
+    def __enter__(self) -> LiveFeed:
+        self._block = Block(self._prepare.shape, self._prepare.dtype)
+        self._child: Child | None = None
+        self._backoff = Backoff(self.config.retry)
+        self._start_at = time.monotonic()
+        self._lost_at: float | None = None
+        self._said: dict[str, tuple[float, int]] = {}
+        self._quiet = False
+        self._stuck = False
+        self._numbers = Numbers()
+        self._forget_frame()
+        self.poll()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child:
+            self._child.end()
+            if not self._child.wait(GRACE_S + LEAVE_S):
+                log.warning("%s: its process does not die; the driver hangs", self.name)
+            self._child = None
+        self._forget_frame()
+        self._block.close()
+        del self._block
+
+    def sources(self) -> list[int]:
+        return [self._child.fileno()] if self._child and self._child.talks else []
+
+    def poll(self) -> float | None:
+        if self._child is None:
+            if time.monotonic() < self._start_at:
+                return self._start_at
+            self._start()
+        if self._child and not self._child.leaving:
+            self._listen(self._child)
+        if self._child and self._child.leaving:
+            if not self._child.gone():
+                return self._await_end(self._child)
+            self._child = None
+        return self._start_at if self._child is None else time.monotonic() + min(LOOK_S, self.config.stall_timeout / 4)
+
+    @property
+    def offers(self) -> bool:
+        return self._offered and self._asked_at is None and self._shot is None
+
+    @property
+    def ready(self) -> bool:
+        return self._shot is not None
+
+    def want(self) -> None:
+        if self._child and self.offers:
+            self._asked_at = time.monotonic()
+            self._child.say(WANT_EXACT if self.exact else WANT)
+
+    def take(self) -> Shot | None:
+        shot, self._shot = self._shot, None
+        assert shot is not None, "take() is for a feed that is ready"
+        shot.dropped = self._numbers.skipped(shot.stamp.number)
+        return shot
+
+    def release(self, shot: Shot) -> None:
+        """There is one slot, and it is written when a frame is wanted."""
+
+    def _forget_frame(self) -> None:
+        self._offered, self._asked_at, self._shot = False, None, None
+
+    def _start(self) -> None:
+        self._block.figures.clear()
+        try:
+            self._child = Child(Order(self.config, self._prepare, os.getpid(), logging.getLogger().level), self._block)
+        except OSError as error:
+            self._lose(f"its process cannot be started: {(error.strerror or str(error)).lower()}", 0.0)
+
+    def _listen(self, child: Child) -> None:
+        for message in child.messages():
+            self._take_in(message)
+        trouble = child.failed or (self._overdue(child) if child.talks else child.fate())
+        if trouble:
+            child.end(kill=not child.failed)
+            self._lose(trouble, time.monotonic() - child.flowing_since if child.flowing_since else 0.0)
+
+    def _await_end(self, child: Child) -> float:
+        """When to look again whether a worker that was ended has gone: another one would meet the same driver in the same state."""
+        now = time.monotonic()
+        if now < child.kill_at + LEAVE_S:
+            return now + LOOK_S / 10
+        if not self._stuck:
+            self._stuck = True
+            log.warning("%s: its process cannot be killed, the driver hangs; waiting for it", self.name)
+        return now + LOOK_S
+
+    def _take_in(self, message: dict[str, Any]) -> None:
+        if "offered" in message:
+            self._offered = True
+        elif "shot" in message:
+            self._shot, self._offered, self._asked_at = self._received(message["shot"]), False, None
+            self._recover()
+        elif "opened" in message:
+            log.log(logging.DEBUG if self._quiet else logging.INFO, "%s: %s", self.name, message["opened"])
+        elif "log" in message:
+            level, text = message["log"]
+            log.log(level, "%s: %s", self.name, text)
+
+    def _received(self, shot: dict[str, Any]) -> Shot:
+        width, height, scale, offset = shot["geometry"]
+        number, monotonic_ns, time_ns = shot["stamp"]
+        return Shot(
+            camera=self.name,
+            input=self._block.input,
+            picture=self._block.picture(tuple(shot["shape"])),
+            geometry=Geometry(width, height, tuple(scale), tuple(offset)),
+            stamp=Stamp(self._numbers.of(number), monotonic_ns, time_ns),
+            timing_ms=shot["timing_ms"],
+        )
+
+    def _overdue(self, child: Child) -> str | None:
+        """What the clock says against this worker. A camera that says nothing, or again and again the same, has been lost."""
+        config, figures, now = self.config, self._block.figures, time.monotonic()
+        patience_s = max(config.start_timeout, config.stall_timeout)
+        if not figures.frames:
+            return f"no frame within {patience_s:g} s of opening it" if now - child.started > patience_s else None
+        newest, changed = figures.newest_ns / 1e9, figures.changed_ns / 1e9
+        if now - newest > config.stall_timeout:
+            return f"no new frame for {config.stall_timeout:g} s"
+        if self._asked_at and now - self._asked_at > config.stall_timeout:
+            return f"frames come, but for {config.stall_timeout:g} s none could be decoded"
+        if config.freeze_timeout and changed and newest - changed > config.freeze_timeout:
+            return f"the picture has not changed for {config.freeze_timeout:g} s (camera.freeze_timeout; 0 allows it)"
+        return None
+
+    def _lose(self, why: str, flowed_s: float) -> None:
+        """Plan the next try, and say why: once an hour, where it is always the same."""
+        now, why = time.monotonic(), CREDENTIALS.sub("***@", why)
+        self.losses += 1
+        self.trouble = why
+        self._lost_at = self._lost_at or now
+        self._numbers.begin_again(self._block.figures.frames)
+        self._forget_frame()
+        delay_s = self._backoff.next(flowed_s)
+        self._start_at = now + delay_s
+        self._warn(f"{why}; opening it again in {delay_s:.1f} s, and for as long as it takes", about=why)
+
+    def _warn(self, words: str, about: str) -> None:
+        """Say it once an hour, where it is always about the same, and count; what follows from it is kept as quiet."""
+        now, gist = time.monotonic(), DIGITS.sub("#", about)
+        said_at, times = self._said.get(gist, (-QUIET_S, 0))
+        self._quiet = now - said_at < QUIET_S
+        if self._quiet:
+            self._said[gist] = said_at, times + 1
+        else:
+            if len(self._said) >= MOST_SAID:
+                self._said.clear()
+            self._said[gist] = now, 0
+            words += f" (the same {times} times more since it was last said)" if times else ""
+        log.log(logging.DEBUG if self._quiet else logging.WARNING, "%s: %s", self.name, words)
+
+    def _recover(self) -> None:
+        assert self._child is not None
+        self._child.flowing_since = self._child.flowing_since or time.monotonic()
+        if self._lost_at is not None:
+            level = logging.DEBUG if self._quiet else logging.WARNING
+            log.log(level, "%s: frames again after %.1f s", self.name, time.monotonic() - self._lost_at)
+            self._lost_at = self.trouble = None
+
+
+class Numbers:
+    """Counts a camera's frames from 1 on, through all of its workers, each of which begins at 1."""
+
+    def __init__(self) -> None:
+        self._before = self._last = 0
+
+    def of(self, number: int) -> int:
+        return self._before + number
+
+    def begin_again(self, newest: int) -> None:
+        """The worker is gone; `newest` is the number of its newest frame."""
+        self._before += newest
+
+    def skipped(self, number: int) -> int:
+        """How many frames were passed over between the last one and this."""
+        before, self._last = self._last, number
+        return max(0, number - before - 1)
+
+
+class Backoff:
+    """How long to wait before the next try: twice as long each time, within limits, and never quite the same.
+
+    Half of the time is left to chance, so that many boards do not knock at one camera all at once.
+    """
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._whole_s = 0.0
+
+    def next(self, flowed_s: float) -> float:
+        """Seconds to wait, after frames flowed for so long: for longer than the last wait, and it begins anew."""
+        longer = self._whole_s * 2 if flowed_s <= self._whole_s else 0.0
+        self._whole_s = min(max(longer, self._retry.first), max(self._retry.max, self._retry.first))
+        return self._whole_s * random.uniform(0.5, 1.0)
+
+
+class Child:
+    """One worker process. It leads a process group of its own, with whatever its camera may start; all of it ends together."""
+
+    def __init__(self, order: Order, block: Block) -> None:
+        """Start it. Raise OSError where this board cannot start another process."""
+        self.started = time.monotonic()
+        self.flowing_since: float | None = None
+        self.failed: str | None = None
+        self.talks = True
+        self.leaving = False
+        self.kill_at = 0.0
+        self._errors = os.memfd_create("edge-runner-stderr", os.MFD_CLOEXEC)
+        fcntl.fcntl(self._errors, fcntl.F_SETFL, os.O_APPEND)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            handed = (theirs.fileno(), *block.descriptors)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", WORKER, os.pathsep.join(sys.path), *map(str, handed)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    pass_fds=handed,
+                    start_new_session=True,
+                )
+            except OSError:
+                self._link.close()
+                os.close(self._errors)
+                raise
+        self._link.setblocking(False)
+        self.say(pickle.dumps(order))
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def say(self, message: bytes) -> None:
+        with suppress(BrokenPipeError, ConnectionError):  # it has gone; the end of its socket says so as well
+            self._link.send(message)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What has come from it; `talks` is false after the last."""
+        while self.talks:
+            try:
+                data = self._link.recv(MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.talks = False
+                return
+            message: dict[str, Any] = json.loads(data)
+            self.failed = message.get("failed", self.failed)
+            yield message
+
+    def fate(self) -> str:
+        """Why its socket ended, in a few words."""
+        until = time.monotonic() + FATE_S
+        while (done := self._done()) is None and time.monotonic() < until:
+            time.sleep(0.001)  # its descriptors are closed a moment before it can be waited for
+        if done is None:
+            return "its process broke off"
+        if done.si_code == os.CLD_EXITED:
+            return f"its process ended with {done.si_status}{self._last_words()}"
+        return f"its process died of {signal.Signals(done.si_status).name}{self._last_words()}"
+
+    def end(self, *, kill: bool = False) -> None:
+        """Let it close its camera and go, within GRACE_S; or kill it now."""
+        self.leaving = True
+        self.kill_at = time.monotonic() + (0.0 if kill else GRACE_S)
+        with suppress(OSError):
+            self._link.shutdown(socket.SHUT_RDWR)
+        self.talks = False
+        self.gone()
+
+    def gone(self) -> bool:
+        """Whether all of it has ended and everything was given back. Kills what had its time."""
+        if self._process.returncode is not None:
+            return True
+        done = self._done()
+        if done is None and time.monotonic() < self.kill_at:
+            return False
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # the process, not reaped yet, keeps its group's number from others
+            os.killpg(self._process.pid, signal.SIGKILL)
+        if done is None:
+            return False
+        self._process.wait()
+        self._link.close()
+        os.close(self._errors)
+        return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has gone."""
+        until = time.monotonic() + timeout_s
+        while not self.gone():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def _done(self) -> os.waitid_result | None:
+        """How it ended, without reaping it; None while it runs."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+
+    def _last_words(self) -> str:
+        """The last line that was written to its standard error, by Python or by a library."""
+        size = os.fstat(self._errors).st_size
+        text = os.pread(self._errors, 4096, max(0, size - 4096)).decode("utf-8", "replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return f": {lines[-1][:300]}" if lines else ""

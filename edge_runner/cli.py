@@ -226,7 +226,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for finding in doctor.examine(doctor.Board(loaded)):
         findings.append(finding)
         for line in finding.lines(width):
-            print(loaded.masked(line) if loaded else line, flush=True)
+            print(line, flush=True)
     if wrong:
         raise wrong
     problems = doctor.problems(findings)

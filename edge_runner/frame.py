@@ -101,17 +101,19 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Enough:
-    """How small a picture may get: a smaller copy of the frame will do while its `part` (width and height as fractions of the whole)
-    is still at least `width` by `height` pixels."""
+    """How small a picture may get: a copy of the frame, divided by at most `most` each way, will do while its `part` (width and
+    height as fractions of the whole) is still `width` by `height` pixels or more."""
 
     width: int
     height: int
+    most: int = 8
     part: tuple[float, float] = (1.0, 1.0)
 
     def reduction(self, width: int, height: int) -> int:
         """By how much a frame of `width` by `height` pixels may be divided each way: 8, 4, 2 or 1."""
         for divisor in (8, 4, 2):
-            if width * self.part[0] >= divisor * self.width and height * self.part[1] >= divisor * self.height:
+            wide = width * self.part[0] >= divisor * self.width
+            if divisor <= self.most and wide and height * self.part[1] >= divisor * self.height:
                 return divisor
         return 1
 
@@ -119,12 +121,12 @@ class Enough:
 class Prepare(Protocol):
     """What turns a picture into the model's input: a camera is handed one, and knows nothing else of the model.
 
-    `enough` is the width and height of a picture that it makes all but the same input of as of a larger one.
+    A picture that is `enough` gives all but the same input as the whole frame.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    enough: tuple[int, int]
+    enough: Enough
 
     def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry: ...
 

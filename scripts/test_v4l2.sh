@@ -69,7 +69,7 @@ make_machine() {
     cp "$tree/bin/busybox" "$WORK/machine/busybox"
     cp "$tree/usr/share/base-passwd/passwd.master" "$tree/etc/passwd"
     cp "$tree/usr/share/base-passwd/group.master" "$tree/etc/group"
-    rm -rf "$tree/boot" "$tree"/usr/share/{doc,locale,man} "$tree"/usr/lib/python3/dist-packages
+    rm -rf "${tree:?}/boot" "$tree"/usr/share/{doc,locale,man} "$tree"/usr/lib/python3/dist-packages
     BUSYBOX="$WORK/machine/busybox"
     archive "$tree" "$WORK/machine/system.cpio"
     mv -T "$WORK/machine" "$MACHINE"

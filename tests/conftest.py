@@ -23,7 +23,7 @@ from edge_runner import pipeline as path_of_frames
 from edge_runner.camera.base import Camera
 from edge_runner.camera.feed import Feed, ThreadFeed, make_feed
 from edge_runner.fields import load
-from edge_runner.frame import Geometry, Picture, Region, Tensor
+from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor
 from edge_runner.output import OUTPUTS
 from edge_runner.output.publisher import Publisher
 from edge_runner.result import Answers, Classification, Result
@@ -198,7 +198,7 @@ class Shrink:
 
     shape = (1, 8, 8, 3)
     dtype = np.dtype(np.uint8)
-    enough = (16, 16)
+    enough = Enough(16, 16)
 
     def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry:
         assert crop is not None

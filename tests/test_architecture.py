@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +51,7 @@ IO_AND_THREADS = (
 )
 SIDE_BY_SIDE = ("camera", "task", "output", "model")
 NOUNS = ("frame", "result", "errors", "fields")
+CHILDREN = ("subprocess", "multiprocessing", "threading", "socket")
 
 RULES = [
     # who, what of ours it may import only, and what it may never import
@@ -64,8 +67,13 @@ RULES = [
     Rule("model",            (*NOUNS, "model", "config")),
     Rule("model.preprocess", NOUNS, IO_AND_THREADS),
     Rule("settings",         ("config", *NOUNS, *SIDE_BY_SIDE)),
-    Rule("pipeline",         ("config", "settings", *NOUNS, *SIDE_BY_SIDE)),
-    Rule("service",          None, ("tools", "cli", "builder")),
+    Rule("pipeline",         ("config", "settings", *NOUNS, *SIDE_BY_SIDE), CHILDREN),
+    Rule("service",          None, ("tools", "cli", "builder", *CHILDREN)),
+    Rule("service.turns",    (*NOUNS, "camera.feed")),
+    Rule("camera.feed",      (*NOUNS, "camera"), ("camera.live", "camera.worker", "camera.shared", "subprocess")),
+    Rule("camera.develop",   (*NOUNS, "camera.base"), CHILDREN),
+    Rule("camera.pixels",    (*NOUNS, "camera.base"), CHILDREN),
+    Rule("camera.shared",    NOUNS, CHILDREN),
     Rule("tools",            None, ("cli", "builder")),
     Rule("cli",              None, ("builder",)),
     Rule("builder",          None, ("service", "tools", "output", "pipeline", "settings")),
@@ -85,8 +93,32 @@ ONLY_IN = {
     "ai_edge_litert": ("model.interpreter",),
     "paho": ("output.mqtt",),
     "argparse": ("cli", "builder"),
-    "signal": ("service", "model.probe", "builder"),
+    "signal": ("service", "model.probe", "builder", "camera.worker", "camera.live", "camera.program"),
+    "subprocess": ("model.probe", "builder", "camera.live", "camera.program", "camera.devices"),
+    "pickle": ("builder", "camera.worker", "camera.live"),
+    "socket": ("settings", "camera.worker", "camera.live", "camera.http"),
+    "http": ("camera.http",),
+    "fcntl": ("camera.shared", "camera.live", "camera.program", "camera.videodev"),
+    "mmap": ("camera.shared", "camera.v4l2"),
+    "ctypes": (
+        "service.device", "camera.worker", "camera.program", "camera.devices", "camera.v4l2", "camera.videodev",
+    ),
+}  # fmt: skip
+
+# What is done in these places only, whatever it is called by.
+ONLY_THERE = {
+    r"\.ioctl\(": ("camera.videodev",),
+    r"memfd_create\(": ("camera.shared", "camera.live", "model.interpreter"),
+    r"VideoCapture\(": ("camera.video", "camera.rtsp"),
+    r"killpg\(": ("camera.live", "builder"),
+    r"os\.fork\(|set_start_method": (),
 }
+
+ANY_CAMERA = ("camera", "camera.base", "camera.feed")  # all that is known of cameras outside of them
+LIVE = (
+    "live", "worker", "shared", "v4l2", "videodev", "access", "devices", "program", "rpicam", "command", "mjpeg",
+    "stream", "http", "rtsp", "pattern",
+)  # fmt: skip
 
 PRINTING = ("cli", "model.probe", "builder.__main__")
 
@@ -164,6 +196,30 @@ def test_runtimes_are_named_once(runtime: str) -> None:
     assert naming == ["model.interpreter"]
 
 
+@pytest.mark.parametrize("deed", ONLY_THERE)
+def test_deeds(deed: str) -> None:
+    """What touches the kernel or the file's pixels in a way of its own is done in one place."""
+    doing = [name for name, path in FILES.items() if re.search(deed, path.read_text("utf-8"))]
+    assert [name for name in doing if not within(name, *ONLY_THERE[deed])] == []
+
+
+def test_no_camera_in_particular() -> None:
+    """Whatever runs the daemon knows no camera in particular: the table leads there."""
+    assert [
+        f"{name} imports {other}"
+        for name, found in IMPORTS.items()
+        for other in sorted(found)
+        if within(other, "camera") and other not in ANY_CAMERA and not within(name, "camera", "tools", "builder")
+    ] == []
+
+
+def test_files_know_no_worker() -> None:
+    """Among the cameras, only what is live leads to the worker process; the feed comes to it by its name, when it is asked for."""
+    live = {f"camera.{name}" for name in LIVE}
+    leading = [f"{n} imports {o}" for n, found in IMPORTS.items() if n not in live for o in sorted(found) if o in live]
+    assert [line for line in leading if within(line.split()[0], "camera")] == []
+
+
 def test_nothing_knows_the_builder() -> None:
     """The builder is a wing of its own: nothing on the device leads there."""
     assert [
@@ -199,7 +255,7 @@ def test_who_exits() -> None:
         for name, path in FILES.items()
         if any(word in path.read_text("utf-8") for word in ("sys.exit(", "os._exit(", "raise SystemExit"))
     ]
-    assert [name for name in exits if not within(name, "__main__", "cli", "builder")] == []
+    assert [name for name in exits if not within(name, "__main__", "cli", "builder", "camera.worker")] == []
 
 
 def test_every_module_says_what_it_is_for() -> None:
@@ -219,6 +275,8 @@ def test_every_module_says_what_it_is_for() -> None:
         ({"task.classify": {"os.path"}}, "task", ["task.classify imports os.path"]),
         ({"frame": {"camera.base"}}, "frame", ["frame imports camera.base"]),
         ({"service.daemon": {"cli", "pipeline"}}, "service", ["service.daemon imports cli"]),
+        ({"service.turns": {"threading"}}, "service", ["service.turns imports threading"]),
+        ({"camera.feed": {"camera.live"}}, "camera.feed", ["camera.feed imports camera.live"]),
     ],
 )
 def test_rules_bite(found: dict[str, set[str]], rule: str, lines: list[str]) -> None:
@@ -255,6 +313,38 @@ def test_start_is_light(statement: str, allowed: tuple[str, ...]) -> None:
     """Importing loads no more than it must: a heavy package comes in where it is used, and no sooner."""
     found = loaded(statement)
     assert [package for package in HEAVY if package in found and package not in allowed] == []
+
+
+def ours_in(modules: set[str]) -> set[str]:
+    return {shortened(module) for module in modules if module.startswith(f"{PACKAGE}.")}
+
+
+def test_a_file_needs_no_live_camera(configure: Any, colours: Path) -> None:
+    """A run on files loads nothing of the live cameras: neither their processes nor their devices, nor the network."""
+    path = configure(camera={"type": "images", "path": "colours"})
+    found = loaded(f"from edge_runner.cli import main\nassert main(['--config', {str(path)!r}]) == 0")
+    assert ours_in(found) & {f"camera.{name}" for name in LIVE} == set()
+    assert "camera.images" in ours_in(found)
+    assert {"http.client", "urllib.request"} & found == set()
+
+
+def test_a_live_camera_needs_no_other(configure: Any) -> None:
+    """A run on one live camera loads that one only, and nothing that reads another."""
+    path = configure(camera={"type": "pattern"})
+    found = ours_in(
+        loaded(f"from edge_runner.cli import main\nassert main(['--config', {str(path)!r}, '--once']) == 0")
+    )
+    needed = {f"camera.{name}" for name in ("live", "worker", "shared", "pattern")}
+    assert found & {f"camera.{name}" for name in LIVE} == needed
+
+
+def test_worker_is_light() -> None:
+    """A camera's own process loads what reads and prepares frames, and neither the model's runtime nor the configuration."""
+    found = loaded("import edge_runner.camera.worker, edge_runner.model.preprocess")
+    assert {package for package in HEAVY if package in found} == {"cv2", "numpy"}
+    allowed = (*NOUNS, "camera", "model.preprocess")
+    assert {name for name in ours_in(found) if not within(name, *allowed)} == {"model"}
+    assert not {f"camera.{name}" for name in ("v4l2", "stream", "program", "pattern", "live")} & ours_in(found)
 
 
 def test_help_is_light() -> None:

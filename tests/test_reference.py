@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from edge_runner.camera import CAMERAS
-from edge_runner.camera.base import CameraConfig
+from edge_runner.camera.base import CameraConfig, LiveConfig, Retry
 from edge_runner.fields import InputPath, Variants
 from edge_runner.model.bundle import ModelConfig
 from edge_runner.model.preprocess import Recipe
@@ -22,6 +22,7 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 REFERENCE = CONFIGS / "reference.yaml"
 ACTIVE = {"pattern", "console"}  # the types that the reference runs with
 FROM_BUNDLE = {"preprocess", "task"}  # sections that are off, since the reference runs a bundle
+LIVE = sorted(name for name in CAMERAS if issubclass(Variants(CAMERAS).config(name), LiveConfig))
 
 MARK = re.compile(r" *# type: (\w+)")
 PROSE = re.compile(r" *#( .*)?|")
@@ -62,11 +63,13 @@ def lines():
 
 def declared():
     """Every field there is, by section and type, as the reference has them."""
-    shared = {f.name for f in fields(CameraConfig)}
+    shared = {f.name for f in fields(LiveConfig)}
+    every = {f.name for f in fields(CameraConfig)}
     found = {
         ("", ""): fields(Settings),
         ("camera", ""): [f for f in fields(CameraConfig) if f.name == "type"],
         ("camera", "every"): [f for f in fields(CameraConfig) if f.name != "type"],
+        ("camera", "live"): [f for f in fields(LiveConfig) if f.name not in every],
         ("model", ""): fields(ModelConfig),
         ("preprocess", ""): fields(Recipe),
     }
@@ -84,6 +87,7 @@ def owners():
         ("", ""): Settings,
         ("camera", ""): CameraConfig,
         ("camera", "every"): CameraConfig,
+        ("camera", "live"): LiveConfig,
         ("model", ""): ModelConfig,
         ("preprocess", ""): Recipe,
     }
@@ -98,17 +102,22 @@ def default(item):
 
 
 def switched_on(camera="pattern", task="classify", output="jsonl"):
-    """The reference as one configuration of these types with every key on."""
-    wanted = {"camera": {"", "every", camera}, "task": {task}, "outputs": {output}}
-    kept = [line for line in lines() if line.type in wanted.get(line.section, {""})]
+    """The reference as one configuration of these types with every key on, but for `cameras`, which stands for `camera`."""
+    wanted = {
+        "camera": {"", "every", camera, *(["live"] if camera in LIVE else [])},
+        "task": {task},
+        "outputs": {output},
+    }
+    kept = [line for line in lines() if line.type in wanted.get(line.section, {""}) and line.name != "cameras"]
     text = "\n".join(line.text for line in kept) + "\n"
     return re.sub(r"(?m)^(camera:\n  type:).*", rf"\1 {camera}", text)
 
 
 @pytest.fixture
 def all_there(monkeypatch):
-    """Every file that a configuration names is there."""
+    """Every file that a configuration names is there, and every password set."""
     monkeypatch.setattr(InputPath, "missing", lambda self, path: None)
+    monkeypatch.setenv("CAM_PASSWORD", "secret")
 
 
 @pytest.fixture
@@ -142,7 +151,7 @@ def test_only_what_has_a_default_and_is_in_use_is_on():
     """A key is off where it belongs to another type, has no default, or would go over the bundle; all others are on."""
     needed = {("camera", "type"), ("model", "path"), *(("", name) for name in ("camera", "model", *FROM_BUNDLE))}
     for line in lines():
-        other = line.type not in ACTIVE | {"", "every"}
+        other = line.type not in ACTIVE | {"", "every", "live"}
         plain = default(declared()[line.section, line.type][line.name])
         off = other or line.section in FROM_BUNDLE or plain in (None, MISSING)
         assert line.off is (off and (line.section, line.name) not in needed), line
@@ -215,7 +224,27 @@ def words_of(hint):
 def test_nothing_is_left_of_a_type_when_it_goes():
     """The marks name every type there is, and no other."""
     marked = set(MARK.findall(REFERENCE.read_text("utf-8")))
-    assert marked == {"every", *CAMERAS, *TASKS, *OUTPUTS}
+    assert marked == {"every", "live", *CAMERAS, *TASKS, *OUTPUTS}
+
+
+def test_live_cameras_are_told():
+    """The words above the keys of every live camera name each type that has them, and no other."""
+    told = REFERENCE.read_text("utf-8").partition("# type: live")[0].rstrip().rpartition("\n\n")[2]
+    assert {name for name in CAMERAS if re.search(rf"\b{name}\b", told)} == set(LIVE)
+
+
+def test_cameras_shows_an_example(load):
+    """With its # taken away and `camera` left out, `cameras` is an example of several."""
+    [line] = [line for line in lines() if line.name == "cameras"]
+    cameras = load(f"{line.text}\nmodel: {{path: m.tflite}}\n").cameras
+    assert len(cameras) > 1
+    assert len({camera.type for camera in cameras.values()}) > 1
+
+
+def test_retry_shows_both_its_keys(load):
+    """A mapping within a line shows each of its keys with its default."""
+    [line] = [line for line in lines() if line.name == "retry"]
+    assert {f.name for f in fields(Retry)} == set(re.findall(r"(\w+): ", line.text.partition("{")[2]))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -228,6 +257,11 @@ def test_every_example_can_be_loaded(all_there, path):
 def test_every_camera_has_an_example(all_there, camera):
     """There is a short example of each camera, named after its type."""
     assert load_settings(CONFIGS / f"{camera}.yaml").value.camera.type == camera
+
+
+def test_several_cameras_have_an_example(all_there):
+    """There is a short example of several cameras."""
+    assert len(load_settings(CONFIGS / "cameras.yaml").value.sources) > 1
 
 
 def test_what_the_reference_names_comes_with_it():

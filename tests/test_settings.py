@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from edge_runner.camera import CAMERAS
 from edge_runner.camera.images import ImagesConfig
 from edge_runner.camera.pattern import PatternConfig
 from edge_runner.camera.video import VideoConfig
-from edge_runner.errors import EXIT_CONFIG, ConfigError
+from edge_runner.errors import EXIT_CONFIG, ConfigError, SettingError, blamed
 from edge_runner.output.console import ConsoleConfig
 from edge_runner.output.jsonl import JsonLinesConfig
 from edge_runner.settings import load_settings
 
+MODEL = "model: {path: m.tflite}\n"
 LEAST = "camera: {type: pattern}\nmodel: {path: m.tflite}\n"
 
 
@@ -135,7 +137,7 @@ outputs:
     [
         (
             "camera: {type: images, path: pictures, width: 5}\n",
-            "1: camera.width: a key of type pattern, not of 'images'",
+            "1: camera.width: a key of type v4l2, rpicam, command or pattern, not of 'images'",
         ),
         (
             "camera: {type: pattern, path: clip.mp4}\n",
@@ -147,11 +149,11 @@ outputs:
         ),
         (
             "camera:\n  type: webcam\n",
-            "2: camera.type: got 'webcam'; allowed: images | video | pattern",
+            f"2: camera.type: got 'webcam'; allowed: {' | '.join(CAMERAS)}",
         ),
         (
             "camera:\n  width: 640\n",
-            "1: camera.type: missing; allowed: images | video | pattern",
+            f"1: camera.type: missing; allowed: {' | '.join(CAMERAS)}",
         ),
         (
             "camera: {type: video, path: pictures}\n",
@@ -173,7 +175,7 @@ outputs:
 )
 def test_mistakes_of_cameras(text, line):
     """Camera keys are checked against the camera's type, and a key of another one is told by its owner."""
-    assert mistakes(text + "model: {path: m.tflite}\n") == [line]
+    assert mistakes(text + MODEL) == [line]
 
 
 @pytest.mark.parametrize(
@@ -266,3 +268,148 @@ def test_mistakes_are_placed_by_dotted_keys():
         "outputs.0": "front.yaml:6",
         "camera.fps": "--set",
     }
+
+
+class TestLive:
+    def test_when_it_is_lost(self):
+        """Every live camera can be told when it counts as lost, and how long to wait before it is opened again."""
+        camera = read(
+            "camera: {type: pattern, stall_timeout: 5s, freeze_timeout: 0, retry: {first: 500ms, max: 5m}}\n" + MODEL
+        ).camera
+        assert (camera.stall_timeout, camera.freeze_timeout) == (5.0, 0.0)
+        assert (camera.retry.first, camera.retry.max) == (0.5, 300.0)
+
+    def test_not_of_files(self):
+        """A file cannot stall: what belongs to live cameras is told as such."""
+        [line] = mistakes("camera: {type: video, path: clip.mp4, stall_timeout: 5s}\n" + MODEL)
+        live = "v4l2, rpicam, command, stream or pattern"
+        assert line == f"1: camera.stall_timeout: a key of type {live}, not of 'video'"
+
+    @pytest.mark.parametrize(
+        ("given", "line"),
+        [
+            (
+                "stall_timeout: 0",
+                "camera.stall_timeout: got 0; allowed: a duration such as 500ms, 30s, 5m or 1h, above 0",
+            ),
+            ("retry: 5s", "camera.retry: got '5s'; allowed: a mapping with first and max"),
+            ("retry: {fist: 5s}", "camera.retry.fist: unknown key; did you mean 'first'?"),
+            ("retry: {max: 0}", "camera.retry.max: got 0; allowed: a duration such as 500ms, 30s, 5m or 1h, above 0"),
+        ],
+    )
+    def test_mistakes(self, given, line):
+        """Times that no camera could live with are told."""
+        assert mistakes(f"camera: {{type: pattern, {given}}}\n{MODEL}") == [f"1: {line}"]
+
+
+class TestCameras:
+    TWO = "cameras:\n  door: {type: pattern, fps: 5}\n  yard: {type: images, path: pictures}\n"
+
+    def test_several_by_name(self):
+        """`cameras` is a mapping of names to cameras, each of its own type, and a name goes into its camera's results."""
+        settings = read(self.TWO + MODEL)
+        assert settings.camera is None
+        assert settings.cameras == {
+            "door": PatternConfig(name="door", fps=5.0),
+            "yard": ImagesConfig(name="yard", path=Path("pictures")),
+        }
+
+    def test_sources(self):
+        """One or several, all cameras are found under their keys, in the file's order."""
+        assert list(read(self.TWO + MODEL).sources) == ["cameras.door", "cameras.yard"]
+        assert {key: camera.name for key, camera in read(LEAST).sources.items()} == {"camera": "front"}
+
+    def test_same_name_again(self):
+        """The name may be said once more, if it is the same."""
+        assert read(f"cameras: {{door: {{type: pattern, name: door}}}}\n{MODEL}").cameras["door"].name == "door"
+
+    @pytest.mark.parametrize(
+        ("text", "lines"),
+        [
+            (
+                "camera: {type: pattern}\ncameras:\n  door: {type: pattern}\n",
+                ["2: cameras: given beside `camera`; it takes its place, where there is more than one"],
+            ),
+            (
+                "camera: {type: pattern}\ncameras: {}\n",
+                ["2: cameras: given beside `camera`; it takes its place, where there is more than one"],
+            ),
+            (
+                "cameras:\n  door:\n    type: pattern\n    name: gate\n",
+                ["4: cameras.door.name: got 'gate'; its name is 'door', the key above"],
+            ),
+            (
+                "cameras:\n  door:\n    type: pattern\n  yard:\n    type: pattern\n    fsp: 5\n",
+                ["6: cameras.yard.fsp: unknown key; did you mean 'fps'?"],
+            ),
+            (
+                "cameras:\n  door:\n    type: images\n    path: pictures\n    fps: 5\n",
+                ["5: cameras.door.fps: a key of type v4l2, rpicam or pattern, not of 'images'"],
+            ),
+            (
+                "cameras:\n  door:\n    fps: 5\n",
+                [f"2: cameras.door.type: missing; allowed: {' | '.join(CAMERAS)}"],
+            ),
+            (
+                "cameras:\n  a: {type: images, path: gone}\n  b: {type: pattern, fps: no}\n",
+                [
+                    "2: cameras.a.path: got 'gone' (no such file or directory); allowed: a picture, a folder or a glob"
+                    " that is there",
+                    "3: cameras.b.fps: got no (bool); allowed: a number from 0.0001 to 10000",
+                ],
+            ),
+            (
+                "cameras: [{type: pattern}]\n",
+                ["1: cameras: got [a mapping]; allowed: a mapping of names to a mapping with a type: " + ", ".join(CAMERAS)],
+            ),
+            (
+                "cameras:\n  door: pattern\n",
+                [f"2: cameras.door: got 'pattern'; allowed: a mapping with a type: {', '.join(CAMERAS)}"],
+            ),
+        ],
+        ids=["both", "both, one empty", "name", "unknown", "other type", "no type", "two", "list", "no mapping"],
+    )
+    def test_mistakes(self, text, lines):
+        """What is wrong with one of several cameras is told at its line, under its name."""
+        assert mistakes(text + MODEL) == lines
+
+    @pytest.mark.parametrize("text", ["", "cameras: {}\n", "cameras:\n", "camera:\n"])
+    def test_none(self, text):
+        """Without any camera, both ways to give one are told."""
+        allowed = f"a mapping with a type: {', '.join(CAMERAS)}, or `cameras` with a name for each"
+        [line] = mistakes(text + MODEL)
+        assert line.endswith(f" camera: missing; allowed: {allowed}")
+
+    def test_only(self):
+        """One of several can be picked by its name; there it keeps its key, for what is wrong with it later."""
+        settings = read(self.TWO + MODEL)
+        assert list(settings.only("yard").sources) == ["cameras.yard"]
+        assert settings.only("yard").cameras == {"yard": settings.cameras["yard"]}
+        with pytest.raises(SettingError, match="there is no camera 'shed'; there is door, yard"):
+            settings.only("shed")
+
+    def test_only_of_one(self):
+        """A single camera can be picked by its name too."""
+        settings = read(LEAST)
+        assert settings.only("front") == settings
+        with pytest.raises(SettingError, match="there is no camera 'door'; there is front"):
+            settings.only("door")
+
+    def test_later_mistakes_find_their_line(self):
+        """What turns out later to be wrong with a camera is placed at its key, or at the nearest that was given."""
+        Path("front.yaml").write_text("cameras:\n  door:\n    type: pattern\n  yard:\n    type: pattern\n" + MODEL)
+        loaded = load_settings(Path("front.yaml"))
+        found = []
+        for key in ("type", "start_timeout"):
+            with pytest.raises(SettingError) as caught, blamed("cameras.yard"):
+                raise SettingError("wrong", key=key)
+            found.append(loaded.locate(caught.value))
+        assert found == [
+            "front.yaml:5: cameras.yard.type: wrong",
+            "front.yaml:4: cameras.yard.start_timeout: wrong",
+        ]
+
+    def test_from_the_command_line(self):
+        """--set reaches into one of several cameras, or adds one."""
+        cameras = read(self.TWO + MODEL, "cameras.door.fps=9", "cameras.gate.type=pattern").cameras
+        assert (cameras["door"].fps, list(cameras)) == (9.0, ["door", "yard", "gate"])

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from edge_runner.camera.base import CameraConfig, Grab, View
-from edge_runner.frame import Enough, Geometry, Picture, Prepare, Tensor
+from edge_runner.frame import Geometry, Picture, Prepare, Tensor
 
 
 @dataclass
@@ -35,10 +35,10 @@ class Developer:
     def __init__(self, config: CameraConfig, prepare: Prepare) -> None:
         self._prepare = copy.copy(prepare)
         self.view = View(config)
-        (width, height), (_, _, *part) = prepare.enough, config.crop
+        enough, (_, _, *part) = prepare.enough, config.crop
         if self.view.sideways:
-            width, height, part = height, width, part[::-1]
-        self._enough = Enough(width, height, (part[0], part[1]))
+            enough, part = replace(enough, width=enough.height, height=enough.width), part[::-1]
+        self._enough = replace(enough, part=(part[0], part[1]))
 
     def __call__(self, grab: Grab, slot: Slot, *, exact: bool = True) -> Developed | None:
         """Fill the slot; None where the frame cannot be decoded. Unless `exact`, its picture may be smaller than the frame."""

@@ -55,6 +55,7 @@ class LiveFeed(Feed):
         self._offered = False
         self._asked_at: float | None = None
         self._shot: Shot | None = None
+        self._heard_at = 0.0
 
     def __enter__(self) -> LiveFeed:
         self._block = Block(self._prepare.shape, self._prepare.dtype)
@@ -119,7 +120,7 @@ class LiveFeed(Feed):
         """There is one slot, and it is written when a frame is wanted."""
 
     def _forget_frame(self) -> None:
-        self._offered, self._asked_at, self._shot = False, None, None
+        self._offered, self._asked_at, self._shot, self._heard_at = False, None, None, time.monotonic()
 
     def _start(self) -> None:
         self._block.figures.clear()
@@ -147,6 +148,7 @@ class LiveFeed(Feed):
         return now + LOOK_S
 
     def _take_in(self, message: dict[str, Any]) -> None:
+        self._heard_at = time.monotonic()
         if "offered" in message:
             self._offered = True
         elif "shot" in message:
@@ -181,6 +183,8 @@ class LiveFeed(Feed):
             return f"no new frame for {config.stall_timeout:g} s"
         if self._asked_at and now - self._asked_at > config.stall_timeout:
             return f"frames come, but for {config.stall_timeout:g} s none could be decoded"
+        if not (self._offered or self._asked_at or self._shot) and now - self._heard_at > config.stall_timeout:
+            return f"frames come, but for {config.stall_timeout:g} s its process has offered none"
         if config.freeze_timeout and changed and newest - changed > config.freeze_timeout:
             return f"the picture has not changed for {config.freeze_timeout:g} s (camera.freeze_timeout; 0 allows it)"
         return None

@@ -12,6 +12,7 @@ from edge_runner.errors import CameraError
 
 MAX_JPEG_BYTES = 32_000_000
 MAX_PREAMBLE_BYTES = 256_000  # before the first picture: headers, no more
+STRAY_BYTES = 3  # where the next header begins at the latest: webcams leave a byte or two between headers, and libjpeg allows it
 HEAD_BYTES = 24  # of what is no JPEG stream, in the error
 
 START = b"\xff\xd8\xff"  # every picture's first marker is followed by another
@@ -79,6 +80,11 @@ class Splitter:
             if place + 2 > len(self._bytes):
                 return None
             mark, marker = self._bytes[place], self._bytes[place + 1]
+            if mark != 0xFF and (found := self._bytes.find(b"\xff", place, place + STRAY_BYTES)) >= 0:
+                self._position = found
+                continue
+            if mark != 0xFF and len(self._bytes) < place + STRAY_BYTES:
+                return None
             if mark != 0xFF or marker in (0x00, SOI):
                 self.torn += 1
                 self._restart(place if (mark, marker) == (0xFF, SOI) else len(START))

@@ -79,7 +79,7 @@ class Block:
         for descriptor in self.descriptors:
             os.close(descriptor)
         self.descriptors = []
-        self._frame = None
+        del self.input, self.figures, self._frame
 
 
 def _make(name: str, size: int) -> int:

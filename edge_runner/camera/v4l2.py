@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import c_int
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
 
@@ -195,9 +195,9 @@ class V4l2(Camera):
 
     def describe(self) -> str:
         known = ", ".join([self._name, *self.again.values()])
-        stride = self._given.layout.stride
-        padded = stride and stride != Layout(self._given.layout.format, self._given.width, 1).size_bytes
-        return f"{self.path} ({known}): {self._given}" + (f", {stride} bytes a row" if padded else "")
+        layout = self._given.layout
+        padded = layout.stride and layout.stride != replace(layout, stride=0).row_bytes
+        return f"{self.path} ({known}): {self._given}" + (f", {layout.stride} bytes a row" if padded else "")
 
     def grab(self) -> RawFrame | None:
         while True:

@@ -149,10 +149,10 @@ class Worker:
         else:
             self._show(developed)
             figures.black += black(developed.picture)
-            with self._lock:
-                self._wanted = None
             self._camera.due_ns = self._asked_ns + int(self._interval_ns)
             self._hand(grab, developed)
+            with self._lock:
+                self._wanted = None  # only now: until then the other thread offers nothing, which would be taken for older than this
         grab.release()
         self._offer()
 

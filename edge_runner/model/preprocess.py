@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edge_runner.errors import SettingError
 from edge_runner.fields import Length, OneOrMany, Range
-from edge_runner.frame import Geometry, Picture, Region, Tensor, TensorSpec
+from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor, TensorSpec
 
 Resize = Literal["stretch", "letterbox", "crop"]
 Interpolation = Literal["linear", "area", "nearest", "cubic"]
@@ -33,7 +33,9 @@ INTERPOLATIONS: dict[Interpolation, int] = {
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 CHANNELS: dict[Color, int] = {"rgb": 3, "bgr": 3, "gray": 1}
-ENOUGH = 2  # times the input's size each way: a picture of more than that may be shrunk on its way here
+ENOUGH = 2  # times the input's size each way: a picture of more than that may be shrunk on its way here, so much at most:
+MOST_REDUCTION: dict[Interpolation, int] = {"area": 8, "linear": 2, "cubic": 2, "nearest": 1}
+# Measured on photographs: what only `area` averages away, the others would have shown (docs/performance.md).
 LEVELS_LEAST = 64  # of a picture's 256 that an input of whole numbers must tell apart
 FILLED_LEAST = 0.6  # of a quantised input's range; less is doubtful
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
@@ -77,7 +79,7 @@ class Preprocessor:
         self.channels = CHANNELS[recipe.color]
         self.planar = _is_planar(recipe, spec)
         self.height, self.width = spec.shape[2:] if self.planar else spec.shape[1:3]
-        self.enough = (ENOUGH * self.width, ENOUGH * self.height)
+        self.enough = Enough(ENOUGH * self.width, ENOUGH * self.height, MOST_REDUCTION[recipe.interpolation])
         self.doubt = _doubt(recipe, self.spec)
         """Why the recipe is probably not the model's; None where there is no reason to think so."""
         tables = _tables(recipe, self.spec)

@@ -26,7 +26,7 @@ from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.camera.live import WORKER, LiveFeed
 from edge_runner.errors import CameraError, EdgeRunnerError, SettingError, blamed
 from edge_runner.fields import listed, load
-from edge_runner.frame import Geometry, Picture, Region, Tensor
+from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor
 from edge_runner.service.turns import Lane, Turns
 from edge_runner.tools.init import described, rpicam_config, v4l2_config
 
@@ -65,6 +65,12 @@ class Finding:
     text: str
     details: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
+
+    def changed(self, change: Callable[[str], str]) -> Finding:
+        """The same with other words."""
+        return Finding(
+            self.level, change(self.text), tuple(map(change, self.details)), tuple(map(change, self.remedies))
+        )
 
     def lines(self, width: int = 80) -> list[str]:
         """For a terminal of so many columns; names that can be copied are never broken."""
@@ -117,7 +123,7 @@ class Thumbnail:
 
     shape: tuple[int, ...] = (1, 8, 8, 3)
     dtype: np.dtype[Any] = np.dtype(np.uint8)
-    enough = (8, 8)
+    enough = Enough(8, 8)
 
     def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry:
         out[0] = cv2.resize(picture, (8, 8), interpolation=cv2.INTER_NEAREST)
@@ -125,9 +131,10 @@ class Thumbnail:
 
 
 def examine(board: Board) -> Iterator[Finding]:
-    """Every finding, in the order of PARTS, as it is made."""
+    """Every finding, in the order of PARTS, as it is made. None shows a variable's value."""
     for part in PARTS.values():
-        yield from part(board)
+        for finding in part(board):
+            yield finding.changed(board.loaded.masked) if board.loaded else finding
 
 
 def cameras(board: Board) -> Iterator[Finding]:
@@ -177,10 +184,14 @@ def tried(
             feed = make_feed(_tireless(config), Thumbnail(), exact=True)
             feeds[key] = opened[key].enter_context(feed)
         turns = Turns(feeds)
+        troubles: dict[str, str | None] = dict.fromkeys(feeds)
         while turns.lanes:
             lane = turns.next(until=time.monotonic() + TICK_S)
+            troubles |= {key: feed.trouble for key, feed in feeds.items() if feed.trouble}
             for done in [lane] if lane else [late for late in turns.lanes if _given_up(late, started, limit_s)]:
-                outcomes[done.key] = _outcome(done.feed, time.monotonic() - started, shown=lane is not None)
+                outcomes[done.key] = _outcome(
+                    done.feed, time.monotonic() - started, troubles[done.key], lane is not None
+                )
                 turns.end(done)
                 if not together:
                     opened[done.key].close()
@@ -253,7 +264,7 @@ class _Found:
         if said := _spoken_for(subject, details, key, board, _readers(device.path, board)):
             return replace(made, finding=said)
         try:
-            config = replace(v4l2_config(device, board.dev, board.sys), name=device.path, device=device.path)
+            config = replace(v4l2_config(device, board.dev, board.sys), name=device.path)
         except CameraError as error:
             return replace(made, finding=Finding(board.severity, str(error), details))
         return replace(made, config=config)
@@ -317,10 +328,10 @@ def _given_up(lane: Lane, started: float, limit_s: float) -> bool:
     return lost or time.monotonic() - started > min(limit_s, lane.feed.config.start_timeout)
 
 
-def _outcome(feed: Feed, took_s: float, shown: bool) -> Outcome:
+def _outcome(feed: Feed, took_s: float, trouble: str | None, shown: bool) -> Outcome:
+    """What came of a camera that shows a frame, or was given up."""
     if not shown:
-        return Outcome(took_s, trouble=feed.trouble or f"no frame within {took_s:.0f} s", silent=feed.trouble is None)
-    trouble = feed.trouble
+        return Outcome(took_s, trouble=trouble or f"no frame within {took_s:.0f} s", silent=trouble is None)
     try:
         shot = feed.take()
     except EdgeRunnerError as error:

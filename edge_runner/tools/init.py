@@ -264,10 +264,9 @@ def _model(given: Path | None, opened: Model | None, folder: Path | None) -> tup
 
 
 def _relative(path: Path, folder: Path | None) -> str:
-    """An absolute path stays what it is. The folders are real ones, since `..` does not lead back through a link."""
-    if path.is_absolute() or folder is None:
-        return str(path)
-    return os.path.relpath(os.path.join(os.path.realpath(path.parent), path.name), os.path.realpath(folder))
+    """An absolute path stays what it is. `..` and links are taken as the configuration's reader takes them: by the letter."""
+    relative = str(path) if path.is_absolute() or folder is None else os.path.relpath(path, folder)
+    return os.path.abspath(path) if relative.startswith("~") else relative  # that would be a home folder
 
 
 def _line(text: str, comment: str) -> str:

@@ -50,6 +50,15 @@ def test_whole_pictures(chunk_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("chunk_bytes", CHUNK_BYTES)
+def test_stray_bytes_between_headers(chunk_bytes: int) -> None:
+    """Some webcams leave a byte or two before a header; no decoder minds."""
+    whole = jpeg(1)
+    tables = whole.index(b"\xff\xdb")
+    pictures = [whole[:tables] + stray + whole[tables:] for stray in (b"\0", b"\x12\0")]
+    assert split(b"".join(HEADER + picture for picture in pictures), chunk_bytes) == (pictures, 0)
+
+
+@pytest.mark.parametrize("chunk_bytes", CHUNK_BYTES)
 @pytest.mark.parametrize("left", [0.05, 0.5, 0.95])
 def test_torn_pictures(chunk_bytes: int, left: float) -> None:
     """A picture whose end is missing is left out and counted, and costs none of its neighbours."""

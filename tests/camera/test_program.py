@@ -255,9 +255,9 @@ def test_program_that_ignores_sigterm(program: Callable[..., Command]) -> None:
 
 def test_grandchild_that_stays(program: Callable[..., Command]) -> None:
     """What a program left behind holds its pipes open: that keeps nobody waiting."""
-    text = "import subprocess; child = subprocess.Popen(['sleep', '60']); write(child.pid % 256, child.pid // 256); sys.exit()"
+    text = "import subprocess; child = subprocess.Popen(['sleep', '60']).pid; write(*child.to_bytes(3, 'little')); sys.exit()"
     camera = program(text)
-    low, high = level(camera.grab()), level(camera.grab())
+    child = int.from_bytes([level(camera.grab()) for _ in range(3)], "little")
     try:
         started = time.monotonic()
         camera.interrupt()
@@ -265,7 +265,7 @@ def test_grandchild_that_stays(program: Callable[..., Command]) -> None:
         camera.close()
         assert time.monotonic() - started < 0.9
     finally:
-        os.kill(low + 256 * high, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
 
 
 def test_signals_are_its_own(program: Callable[..., Command]) -> None:

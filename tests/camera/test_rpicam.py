@@ -19,6 +19,7 @@ from edge_runner.config import check
 from edge_runner.errors import CameraError, ConfigError, SettingError
 from edge_runner.frame import Enough
 
+MUTED = np.array(BARS) * 160 // 255 + 40  # its bars
 LAB = Path(__file__).parents[1] / "lab/rpicam_vid.py"
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -75,7 +76,7 @@ def shows_bars(frame: RawFrame | None, width: int, height: int, tolerance: int =
     assert picture is not None
     assert picture.shape == (height, width, 3)
     middles = picture[:, [(2 * k + 1) * width // 16 for k in range(8)]].astype(int)
-    return bool((np.abs(middles - np.array(BARS)) <= tolerance).all())
+    return bool((np.abs(middles - MUTED) <= tolerance).all())
 
 
 @pytest.mark.parametrize(("width", "height"), [(1640, 1232), (416, 312), (780, 360), (640, 480)])
@@ -117,7 +118,7 @@ class TestStandIn:
         assert picture.shape == (308, 410, 3)
         assert frame.size == (1640, 1232)
         middles = picture[:, [(2 * k + 1) * 410 // 16 for k in range(8)]].astype(int)
-        assert np.abs(middles - np.array(BARS)).max() <= 4
+        assert np.abs(middles - MUTED).max() <= 4
 
     def test_rate(self, rpicam: Callable[..., Rpicam]) -> None:
         """Frames come at the rate that was asked for."""

@@ -26,6 +26,7 @@ from edge_runner.errors import CameraError, SettingError
 from edge_runner.frame import Enough
 
 PAGE = mmap.PAGESIZE
+BYTES = {"YUYV": 2, "BGR3": 3, "RGB3": 3, "MJPG": 0, "JPEG": 0}  # a pixel, in the first plane
 MONOTONIC, DAMAGED = v4l.CLOCK_MONOTONIC, v4l.DAMAGED
 
 
@@ -81,7 +82,7 @@ class Driver:
         pix = asked.fmt.pix
         pix.width, pix.height = self.size
         code = v4l.letters(pix.fourcc)
-        pix.bytesperline = self.stride if self.stride is not None else {"YUYV": 128, "BGR3": 192}.get(code, 0)
+        pix.bytesperline = self.stride if self.stride is not None else 64 * BYTES.get(code, 1)
 
     def _set_rate(self, asked: v4l.StreamParameters) -> None:
         if self.rate is None:
@@ -286,6 +287,14 @@ class TestOpen:
         assert opened.describe() == "/dev/video3 (Fake Webcam): MJPG 64x48 at 30 frames/s"
         assert driver.streams
         assert len(driver.queued) == subject.BUFFERS
+
+    @pytest.mark.parametrize("code", FORMATS)
+    def test_every_format(self, driver: Driver, camera: Make, code: str) -> None:
+        """Each format that is known can be opened, and is described without its rows where these have no padding."""
+        driver.formats = [code]
+        opened = camera()
+        opened.open()
+        assert opened.describe() == f"/dev/video0 (Fake Webcam): {code} 64x48 at 30 frames/s"
 
     @pytest.mark.parametrize(("fps", "asked"), [(30.0, (1, 30)), (29.97, (100, 2997)), (0.5, (2, 1)), (7.5, (2, 15))])
     def test_rates(self, driver: Driver, camera: Make, fps: float, asked: tuple[int, int]) -> None:

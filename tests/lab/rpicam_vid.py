@@ -30,10 +30,20 @@ SWITCHES = (
 )  # fmt: skip
 SHORT = {"timeout": "-t", "output": "-o", "nopreview": "-n", "verbose": "-v", "config": "-c", "help": "-h"}
 
-# Y, U, V (BT.601, levels 0..255) of white, yellow, cyan, green, magenta, red, blue, black
-BARS = (
-    (255, 128, 128), (226, 0, 149), (179, 171, 0), (150, 44, 21), (105, 212, 235), (76, 85, 255), (29, 255, 107), (0, 128, 128),
-)  # fmt: skip
+# Blue, green, red of white, yellow, cyan, green, magenta, red, blue, black; muted: of full colours a wrong range would go unseen.
+LOW, HIGH = 40, 200
+COLOURS = [tuple(HIGH if on else LOW for on in bits) for bits in (
+    (1, 1, 1), (0, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 0, 0), (0, 0, 0),
+)]  # fmt: skip
+
+
+def yuv(blue, green, red):
+    """BT.601 with levels 0..255, as libcamera's sYCC has it."""
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return round(luma), round(128 + (blue - luma) / 1.772), round(128 + (red - luma) / 1.402)
+
+
+BARS = [yuv(*colour) for colour in COLOURS]
 
 
 class Refused(Exception):

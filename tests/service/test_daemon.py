@@ -112,11 +112,14 @@ class TestReaderThatGoes:
         assert "stopped: whoever read the results has gone" in done.stderr
 
     @pytest.mark.parametrize("arguments", [["--once"], ["check"]])
-    def test_gone_before_anything_was_written(self, start_cli: Any, configure: Any, arguments: list[str]) -> None:
+    def test_gone_before_anything_was_written(
+        self, start_cli: Any, configure: Any, colours: Path, arguments: list[str]
+    ) -> None:
         """Other commands end quietly too."""
         reader, writer = os.pipe()
         os.close(reader)
-        child = start_cli(*arguments, "--config", configure(), stdout=writer)
+        path = configure(camera={"type": "images", "path": "colours"})
+        child = start_cli(*arguments, "--config", path, stdout=writer)
         os.close(writer)
         _, errors = child.communicate(timeout=60)
         assert child.returncode == 0

@@ -29,6 +29,14 @@ arm: ## the wheel on emulated ARM boards: Debian, QEMU, some minutes each
 	scripts/test_arm.sh --trixie
 	scripts/test_arm.sh --armhf
 
+.PHONY: soak
+soak: ## half an hour of faults
+	scripts/soak.sh
+
+.PHONY: v4l2
+v4l2: ## cameras of Linux's own drivers, in a virtual machine
+	scripts/test_v4l2.sh
+
 .PHONY: digits
 digits: ## train the digits model anew and build its bundles
 	examples/digits/build.sh

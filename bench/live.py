@@ -2,7 +2,7 @@
 
     python bench/live.py [--model MODEL --color rgb --mean 127.5 --std 127.5] [--seconds 15] [--rounds 3]
 
-The camera is an MJPEG server of 1280x720 at 30 frames/s, a process of its own that is not counted; with --rtsp an RTSP server as well.
+The camera is an MJPEG server of 1280x720 at 30 frames/s, a process of its own that is not counted; with --rtsp an RTSP server too.
 "CPU beyond the inference" is all processor time of the daemon and its workers, less what as many bare invocations take.
 """
 
@@ -113,7 +113,9 @@ def freshness(url: str, invoke_s: float, place: Path, options: argparse.Namespac
     inference = float(np.median([result["timing_ms"]["inference"] for result in results]))
     goal = 2 * inference + 1e3 / FPS
     p50, p99 = np.percentile(ages, (50, 99))
-    print(f"age at full load: median {p50:.1f} ms, p99 {p99:.1f} ms; two inferences and a frame interval are {goal:.1f} ms")
+    print(
+        f"age at full load: median {p50:.1f} ms, p99 {p99:.1f} ms; two inferences and a frame interval are {goal:.1f} ms"
+    )
     print(f"memory (PSS) of the daemon and its worker: {memory_kb / 1024:.0f} MB")
 
 
@@ -184,10 +186,12 @@ def daemon(place: Path, cameras: dict[str, Any], options: argparse.Namespace) ->
 
 
 def camera(url: str, **more: Any) -> dict[str, Any]:
+    """A stream's settings."""
     return {"type": "stream", "url": url, **more}
 
 
 def bare_invocation_s(options: argparse.Namespace) -> float:
+    """CPU seconds of one invocation."""
     interpreter = open_model(ModelConfig(path=options.model, threads=1)).load(find_runtime())
     tensor = np.zeros(interpreter.inputs[0].shape, interpreter.inputs[0].dtype)
     interpreter.run(tensor)
@@ -199,12 +203,15 @@ def bare_invocation_s(options: argparse.Namespace) -> float:
 
 
 def spread(ratios: list[float]) -> str:
+    """The median, and how far it goes."""
     return f"{statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=DIGITS, help="a bundle's folder or a .tflite file (default: the digits)")
+    parser.add_argument(
+        "--model", type=Path, default=DIGITS, help="a bundle's folder or a .tflite file (default: the digits)"
+    )
     parser.add_argument("--color", choices=("rgb", "bgr", "gray"), help="of a bare .tflite, with --mean and --std")
     parser.add_argument("--mean", type=float, default=127.5)
     parser.add_argument("--std", type=float, default=127.5)

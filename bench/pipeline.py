@@ -1,8 +1,10 @@
-"""The whole daemon against the bare interpreter: results a second, as a ratio, the two in turn in one run.
+"""The whole daemon, in results a second, as a ratio to the bare interpreter and to other ways; all in turn in one run.
 
     python bench/pipeline.py --model mobilenet.tflite --color rgb --mean 127.5 --std 127.5 --video clip.mp4
 
-The daemon decodes, prepares, infers and writes JSON lines to a file; the bare interpreter invokes on one input, alone.
+The daemon decodes, prepares, infers and writes JSON lines to a file. The bare interpreter invokes on one input: alone, and beside
+another process that decodes the same video as fast as it can. The tutorial loop reads, converts, resizes, normalises and invokes,
+one after the other. With --mediapipe PYTHON, an environment that has MediaPipe, its ImageClassifier on the same file.
 """
 
 from __future__ import annotations
@@ -14,41 +16,132 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from edge_runner.model.bundle import ModelConfig, open_model
-from edge_runner.model.interpreter import find_runtime
+with suppress(ImportError):  # the environment of --mediapipe need not have it
+    from edge_runner.model.bundle import ModelConfig, open_model
+    from edge_runner.model.interpreter import find_runtime
 
 DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits" / "models" / "digits"
 
 
 def main() -> None:
-    """Print the ratio's median and its range."""
+    """Print each ratio's median and its range."""
     options = _options()
+    if options.role:
+        print(ROLES[options.role](options))
+        return
     with tempfile.TemporaryDirectory() as folder:
         config = _config(Path(folder), options)
-        ratios = []
+        ratios: dict[str, list[float]] = {}
         for _ in range(options.rounds):
-            bare = bare_rate(options.model, options.seconds)
-            whole = daemon_rate(config)
-            ratios.append(whole / bare)
-            print(f"bare {bare:7.1f}/s   daemon {whole:7.1f}/s   ratio {ratios[-1]:.2f}", flush=True)
-    print(f"daemon / bare interpreter: {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+            rates = {
+                "the bare interpreter": bare_rate(options),
+                "the bare interpreter beside a decoder": beside(options),
+            }
+            rates["the tutorial loop"] = float(_ask("loop", options))
+            if options.mediapipe:
+                rates["MediaPipe"] = float(_ask("mediapipe", options, options.mediapipe))
+            daemon = daemon_rate(config)
+            print(
+                f"daemon {daemon:.1f}/s; " + "; ".join(f"{name} {rate:.1f}" for name, rate in rates.items()), flush=True
+            )
+            for name, rate in rates.items():
+                ratios.setdefault(name, []).append(daemon / rate)
+    for name, found in ratios.items():
+        print(f"daemon / {name}: {statistics.median(found):.2f} (from {min(found):.2f} to {max(found):.2f})")
 
 
-def bare_rate(model: Path, seconds: float) -> float:
+def bare_rate(options: argparse.Namespace) -> float:
     """Invocations a second, nothing else being done."""
-    settings = ModelConfig(path=model, threads=1)
-    interpreter = open_model(settings).load(find_runtime())
+    interpreter = open_model(ModelConfig(path=options.model, threads=1)).load(find_runtime())
     tensors = [np.zeros(spec.shape, spec.dtype) for spec in interpreter.inputs]
     interpreter.run(*tensors)
     count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    while time.perf_counter() - started < options.seconds:
         interpreter.run(*tensors)
         count += 1
     return count / (time.perf_counter() - started)
+
+
+def beside(options: argparse.Namespace) -> float:
+    """The same while another process decodes."""
+    decoder = _start("decode", options, sys.executable)
+    try:
+        assert decoder.stdout
+        decoder.stdout.readline()
+        return bare_rate(options)
+    finally:
+        decoder.kill()
+        decoder.communicate()
+
+
+def decode(options: argparse.Namespace) -> None:
+    """Decode the video again and again."""
+    while True:
+        capture = cv2.VideoCapture(str(options.video))
+        while capture.read()[0]:
+            print("decoding", flush=True)
+
+
+def loop(options: argparse.Namespace) -> float:
+    """What tutorials show; frames a second."""
+    interpreter = open_model(ModelConfig(path=options.model, threads=1)).load(find_runtime())
+    spec = interpreter.inputs[0]
+    height, width, channels = spec.shape[1:]
+    capture, count, started = cv2.VideoCapture(str(options.video)), 0, time.perf_counter()
+    while True:
+        ok, frame = capture.read()
+        if not ok:
+            return count / (time.perf_counter() - started)
+        color = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY)
+        values = (cv2.resize(color, (width, height)).astype(np.float32) - options.mean) / options.std
+        scores = interpreter.run(values.reshape(spec.shape).astype(spec.dtype))[0][0]
+        np.argsort(scores)[-5:]
+        count += 1
+
+
+def mediapipe(options: argparse.Namespace) -> float:
+    """MediaPipe Tasks' classifier, in its video mode; frames a second."""
+    import mediapipe as mp  # in an environment of its own
+
+    vision = mp.tasks.vision
+    settings = vision.ImageClassifierOptions(
+        base_options=mp.tasks.BaseOptions(model_asset_path=str(options.model)),
+        running_mode=vision.RunningMode.VIDEO,
+        max_results=5,
+    )
+    with vision.ImageClassifier.create_from_options(settings) as classifier:
+        capture, count, started = cv2.VideoCapture(str(options.video)), 0, time.perf_counter()
+        while True:
+            ok, frame = capture.read()
+            if not ok:
+                return count / (time.perf_counter() - started)
+            color = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            classifier.classify_for_video(mp.Image(image_format=mp.ImageFormat.SRGB, data=color), count * 33)
+            count += 1
+
+
+ROLES = {"decode": decode, "loop": loop, "mediapipe": mediapipe}
+
+
+def _ask(role: str, options: argparse.Namespace, python: str = sys.executable) -> str:
+    """What another process says, in its last line."""
+    child = _start(role, options, python)
+    said = child.communicate()[0].splitlines()
+    if child.returncode:
+        sys.exit(f"the process for '{role}' ended with {child.returncode}")
+    return str(said[-1])
+
+
+def _start(role: str, options: argparse.Namespace, python: str) -> subprocess.Popen[str]:
+    command = [python, __file__, "--model", str(options.model), "--video", str(options.video), "--role", role]
+    command += ["--mean", str(options.mean), "--std", str(options.std)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def daemon_rate(config: Path) -> float:
@@ -83,6 +176,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--color", choices=("rgb", "bgr", "gray"), help="of a bare .tflite, with --mean and --std")
     parser.add_argument("--mean", type=float, default=127.5)
     parser.add_argument("--std", type=float, default=127.5)
+    parser.add_argument("--mediapipe", metavar="PYTHON", help="of an environment that has MediaPipe and OpenCV")
+    parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round's bare run")
     return parser.parse_args()

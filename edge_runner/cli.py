@@ -42,6 +42,7 @@ Without --config, it is a problem where a camera that is plugged in gives no fra
 cameras have to give frames, and those that it does not name are of less account. A camera that edge-runner reads at the moment
 is left in peace. Exit codes: 0 no problem, though there may be warnings; 1 a problem; 78 the configuration is wrong.
 """
+FIRST = "a first configuration from the cameras that are there"
 INIT_NOTE = """\
 USB and CSI cameras are found; where there is none, the test picture takes their place. A file that is there is not overwritten.
 What only you can know is left out and said: without --model the model, with a bare .tflite how its pictures are prepared.
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         needed=False,
     )
     doctor.epilog = DOCTOR_CODES
-    init = verbs.add_parser("init", help="a first configuration from the cameras that are there", epilog=INIT_NOTE)
+    init = verbs.add_parser("init", help=FIRST, description=FIRST[0].upper() + FIRST[1:] + ".", epilog=INIT_NOTE)
     init.add_argument("--model", type=Path, metavar="M", help="a bundle's folder or a .tflite file")
     init.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file, or - for standard output")
     init.add_argument("--debug", action="store_true", help="log more, and show tracebacks")

@@ -135,9 +135,7 @@ class Pipeline:
             self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
 
 
-def assemble(
-    loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False, *, exact: bool = False
-) -> Pipeline:
+def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False, *, exact: bool = False) -> Pipeline:
     """Put everything together, and open nothing. `synced` tells whether the clock is right; `exact` is for the feeds.
 
     Raise what is wrong, or ConfigError with a line for each where it is more than one thing.

@@ -48,7 +48,7 @@ class Settings:
         if not found:
             names = ", ".join(str(camera.name) for camera in self.sources.values())
             raise SettingError(f"there is no camera '{name}'; there is {names}")
-        return self if self.camera else replace(self, cameras={name: camera for camera in found.values()})
+        return self if self.camera else replace(self, cameras={name: next(iter(found.values()))})
 
 
 def load_settings(path: Path, sets: Sequence[str] = ()) -> config.Loaded[Settings]:

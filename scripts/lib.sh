@@ -50,3 +50,19 @@ board_env() { make_env "$ROOT/$1" "$2" 3.11 3.10 3.12 3.13 3.14 3; }
 
 # TensorFlow 2.16.2 is there up to 3.12; newer Pythons get a newer one.
 builder_env() { make_env "$ROOT/.venv-build" "$1" 3.11 3.10 3.12 3.13 3; }
+
+# rtsp_server: what the tests' RTSP camera needs, for the system's own Python. Where it cannot be had, those tests are skipped.
+rtsp_server() {
+    local packages="python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
+    local wanted="import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; Gst.init(None)
+assert all(map(Gst.ElementFactory.find, ('appsrc', 'x264enc', 'rtph264pay', 'jpegenc', 'rtpjpegpay')))"
+    ! /usr/bin/python3 -c "$wanted" >/dev/null 2>&1 || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "the tests with an RTSP camera are skipped; on Debian: sudo apt install $packages"
+        return 0
+    fi
+    say "installing an RTSP server for the tests …"
+    # shellcheck disable=SC2086  # a list
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >/dev/null 2>&1 ||
+        say "the tests with an RTSP camera are skipped: apt-get could not install $packages"
+}

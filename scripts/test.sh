@@ -11,6 +11,7 @@ if [ "${1:-}" = --board ]; then
 fi
 cd "$ROOT"
 board_env .venv-test "[test]"
+rtsp_server
 .venv-test/bin/python -m pytest -m "not builder" -n auto "$@"
 if ! $board_only; then
     builder_env "[build,test]"

@@ -360,7 +360,10 @@ class TestCameras:
             ),
             (
                 "cameras: [{type: pattern}]\n",
-                ["1: cameras: got [a mapping]; allowed: a mapping of names to a mapping with a type: " + ", ".join(CAMERAS)],
+                [
+                    "1: cameras: got [a mapping]; allowed: a mapping of names to a mapping with a type: "
+                    + ", ".join(CAMERAS)
+                ],
             ),
             (
                 "cameras:\n  door: pattern\n",

@@ -55,7 +55,7 @@ class CameraConfig:
 
 @dataclass(frozen=True)
 class Retry:
-    """Seconds to wait before a lost camera is opened again: `first` after the first loss, then twice as long each time, up to `max`."""
+    """Seconds to wait before a lost camera is opened again: `first`, then twice as long each time, up to `max`."""
 
     first: Annotated[Duration, Range(0, above=True)] = 1.0
     max: Annotated[Duration, Range(0, above=True)] = 60.0
@@ -118,6 +118,8 @@ class Camera(ABC):
         """Frames of a live camera that came incomplete; `grab` leaves them out."""
         self.due_ns = 0
         """When the next frame will probably be wanted (monotonic), for a live camera that has to prepare itself for that."""
+        self.again: dict[str, Any] = {}
+        """Once it is open: settings by which the same device is found again, where it may come back in another place."""
 
     def verify(self) -> None:
         """Raise SettingError for what is wrong and can be known without taking a frame; its key is relative to the camera's."""

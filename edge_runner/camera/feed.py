@@ -1,4 +1,4 @@
-"""The way from a camera to the pipeline. A file is read here, by a thread and a few frames ahead; a live camera by a process of its own."""
+"""The way from a camera to the pipeline: a file is read by a thread, a few frames ahead; a live camera by a process of its own."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from edge_runner.camera.base import LiveConfig, Retry
@@ -65,6 +66,7 @@ class LiveFeed(Feed):
         self._lost_at: float | None = None
         self._said: dict[str, tuple[float, int]] = {}
         self._quiet = False
+        self._again: dict[str, Any] = {}
         self._stuck = False
         self._numbers = Numbers()
         self._forget_frame()
@@ -125,7 +127,8 @@ class LiveFeed(Feed):
     def _start(self) -> None:
         self._block.figures.clear()
         try:
-            self._child = Child(Order(self.config, self._prepare, os.getpid(), logging.getLogger().level), self._block)
+            config = replace(self.config, **self._again)
+            self._child = Child(Order(config, self._prepare, os.getpid(), logging.getLogger().level), self._block)
         except OSError as error:
             self._lose(f"its process cannot be started: {(error.strerror or str(error)).lower()}", 0.0)
 
@@ -155,6 +158,7 @@ class LiveFeed(Feed):
             self._shot, self._offered, self._asked_at = self._received(message["shot"]), False, None
             self._recover()
         elif "opened" in message:
+            self._again = message["again"]
             log.log(logging.DEBUG if self._quiet else logging.INFO, "%s: %s", self.name, message["opened"])
         elif "log" in message:
             level, text = message["log"]

@@ -12,7 +12,9 @@ from edge_runner.errors import CameraError
 
 MAX_JPEG_BYTES = 32_000_000
 MAX_PREAMBLE_BYTES = 256_000  # before the first picture: headers, no more
-STRAY_BYTES = 3  # where the next header begins at the latest: webcams leave a byte or two between headers, and libjpeg allows it
+STRAY_BYTES = (
+    3  # where the next header begins at the latest: webcams leave a byte or two between headers, and libjpeg allows it
+)
 HEAD_BYTES = 24  # of what is no JPEG stream, in the error
 
 START = b"\xff\xd8\xff"  # every picture's first marker is followed by another

@@ -89,8 +89,6 @@ class V4l2(Camera):
     def __init__(self, config: V4l2Config) -> None:
         super().__init__(config)
         self.path = device_path(config.device)
-        self.again: dict[str, str] = {}
-        """Once it is open: the settings that lead to the same camera when it comes back under another number."""
         self._name = ""
         self._lock = (
             threading.Lock()

@@ -93,7 +93,7 @@ class Worker:
     def run(self) -> None:
         """Read the camera until the socket ends. Raise what the camera raises."""
         with self._camera:
-            _say(self._link, opened=self._camera.describe())
+            _say(self._link, opened=self._camera.describe(), again=self._camera.again)
             thread = threading.Thread(target=self._capture, name="capture", daemon=True)
             thread.start()
             try:
@@ -152,7 +152,7 @@ class Worker:
             self._camera.due_ns = self._asked_ns + int(self._interval_ns)
             self._hand(grab, developed)
             with self._lock:
-                self._wanted = None  # only now: until then the other thread offers nothing, which would be taken for older than this
+                self._wanted = None  # only now, or the other thread's next offer could overtake this shot
         grab.release()
         self._offer()
 

@@ -33,7 +33,9 @@ INTERPOLATIONS: dict[Interpolation, int] = {
 }
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 CHANNELS: dict[Color, int] = {"rgb": 3, "bgr": 3, "gray": 1}
-ENOUGH = 2  # times the input's size each way: a picture of more than that may be shrunk on its way here, so much at most:
+ENOUGH = (
+    2  # times the input's size each way: a picture of more than that may be shrunk on its way here, so much at most:
+)
 MOST_REDUCTION: dict[Interpolation, int] = {"area": 8, "linear": 2, "cubic": 2, "nearest": 1}
 # Measured on photographs: what only `area` averages away, the others would have shown (docs/performance.md).
 LEVELS_LEAST = 64  # of a picture's 256 that an input of whole numbers must tell apart

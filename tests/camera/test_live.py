@@ -249,7 +249,7 @@ class TestBackoff:
         assert len(set(waits)) == 12
 
     def test_begins_anew(self) -> None:
-        """After frames flowed for longer than the last wait it is short again; a camera that dies at once each time stays waiting."""
+        """After frames flowed for longer than the last wait it is short again; a camera that dies at once has to wait."""
         backoff = Backoff(Retry(1.0, 60.0))
         for _ in range(5):
             backoff.next(0.1)

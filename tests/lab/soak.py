@@ -19,8 +19,9 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -140,15 +141,18 @@ def links(pid: int) -> list[str]:
     folder = Path(f"/proc/{pid}/fd")
     found = []
     for entry in folder.iterdir():
-        try:
+        with suppress(OSError):
             found.append(os.readlink(entry))
-        except OSError:
-            continue
     return found
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def longest_pause_s(times: list[float]) -> float:
-    return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
 
 def cameras(http: servers.Server, rtsp: servers.Server | None) -> dict[str, dict[str, Any]]:
@@ -173,7 +177,7 @@ def main() -> int:
         missing = servers.rtsp_missing()
         rtsp = None if missing else stack.enter_context(servers.rtsp())
         if missing:
-            print(f"without RTSP: there is no {missing}")
+            tell(f"without RTSP: there is no {missing}")
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         running = Board(Path(folder), cameras(http, rtsp))
         stack.callback(running.process.kill)
@@ -195,15 +199,15 @@ def main() -> int:
         worst_s = max((second for tally in soak.tallies.values() for second in tally.seconds), default=0.0)
         pause_s = longest_pause_s([at for at, _ in running.arrivals["steady"]])
         for name, tally in sorted(soak.tallies.items()):
-            print(f"{name:28} {len(tally.seconds):3} times, recovered in {max(tally.seconds):5.2f} s at most")
+            tell(f"{name:28} {len(tally.seconds):3} times, recovered in {max(tally.seconds):5.2f} s at most")
         for what in ("descriptors", "threads", "processes", "memory_files", "resident_kb"):
-            print(f"{what:28} {getattr(before, what)} before, {getattr(after, what)} after")
+            tell(f"{what:28} {getattr(before, what)} before, {getattr(after, what)} after")
             if what != "resident_kb" and getattr(before, what) != getattr(after, what):
                 wrong.append(f"{what} changed")
         if after.resident_kb - before.resident_kb > GROWTH_MOST_KB:
             wrong.append("memory grew")
         results = sum(map(len, running.arrivals.values()))
-        print(f"longest pause of the camera that nothing happened to: {pause_s:.2f} s; {results} results in all")
+        tell(f"longest pause of the camera that nothing happened to: {pause_s:.2f} s; {results} results in all")
         if pause_s > PAUSE_MOST_S:
             wrong.append(f"the camera that nothing happened to paused for {pause_s:.2f} s")
         workers = running.workers()
@@ -211,10 +215,10 @@ def main() -> int:
             wrong.append("the daemon did not end well")
         minutes = (time.monotonic() - began) / 60
         if wrong:
-            print(running.said[-4000:])
-            print(f"failed: {'; '.join(wrong)}")
+            tell(running.said[-4000:])
+            tell(f"failed: {'; '.join(wrong)}")
             return 1
-        print(
+        tell(
             f"all well: {count} faults in {minutes:.1f} minutes (seed {options.seed}), each recovered, the worst in {worst_s:.2f} s"
         )
         return 0

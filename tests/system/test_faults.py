@@ -9,11 +9,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lab import servers
 from lab.board import Board, Holding, board, descendants, runs
 
@@ -21,7 +21,9 @@ FRAMES = Path(__file__).parents[1] / "lab" / "frames.py"
 STALL_S, FREEZE_S = 2.0, 3.0
 RETRY = {"first": "200ms", "max": "1s"}
 TIMES = {"stall_timeout": f"{STALL_S}s", "freeze_timeout": f"{FREEZE_S}s", "start_timeout": "5s", "retry": RETRY}
-WITHIN_S = STALL_S + 1.0 + 7.0  # the stall and the longest backoff; then a new process, on a machine that is busy with other tests
+WITHIN_S = (
+    STALL_S + 1.0 + 7.0
+)  # the stall and the longest backoff; then a new process, on a machine that is busy with other tests
 START_S = 30.0
 
 
@@ -127,7 +129,7 @@ class TestNetworkCamera:
             server.kill() if fault == "killed" else server.stop()
             time.sleep(6)
             times = [at for at, _ in running.arrivals["other"] if at > time.monotonic() - 5.5]
-            gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+            gaps = [later - earlier for earlier, later in pairwise(times)]
             assert len(times) > 5 * 20 / 2
             assert max(gaps) < 1.0
             if fault == "frozen":
@@ -195,7 +197,9 @@ class TestNetworkCamera:
             assert len(running.words) == 1, running.said
 
     @pytest.mark.skipif(bool(servers.rtsp_missing()), reason=str(servers.rtsp_missing()))
-    @pytest.mark.parametrize(("url", "says"), [("rtsp://user:pa%20ss@{}/nothing", "404"), ("rtsp://user:wrong@{}/h264", "401")])
+    @pytest.mark.parametrize(
+        ("url", "says"), [("rtsp://user:pa%20ss@{}/nothing", "404"), ("rtsp://user:wrong@{}/h264", "401")]
+    )
     def test_rtsp_refusals_are_named(self, watch: Callable[..., Board], url: str, says: str) -> None:
         """The same of RTSP."""
         with servers.rtsp("--login") as server:

@@ -40,7 +40,7 @@ CAMERA, METADATA, PLANES = "/dev/video0", "/dev/video2", "/dev/video3"  # of viv
 SMALL: dict[str, Any] = {"width": 320, "height": 180, "fps": 10}
 WEBCAM: dict[str, Any] = {"width": 320, "height": 240, "fps": 15}
 BY_ID = "/dev/v4l/by-id/usb-edge-runner_Test_Webcam_{}-video-index0"
-WAIT_S = 60.0  # for what happens at once on a computer that is not emulated
+WAIT_S = 180.0  # for what happens at once on a computer that is neither emulated nor busy
 COLOR_LEVELS = 6  # how far a colour may be off
 NEXT_CONTROL = 0xC0000000
 HOLD = """
@@ -622,11 +622,11 @@ def daemon_webcam_by_number() -> None:
 
 @check
 def daemon_stalled() -> None:
-    """A webcam that gives nothing more is opened again, and again, until it does."""
-    with plugged() as webcam, daemon(BY_ID.format("0001"), stall_timeout="2s", start_timeout="4s") as (_, log, results):
+    """A webcam that gives nothing more is opened again, and results go on."""
+    with plugged() as webcam, daemon(BY_ID.format("0001"), stall_timeout="5s") as (_, log, results):
         require_more(results, "the first results")
         webcam.stalled = True
-        wait_for(lambda: "no new frame for 2 s" in log.read_text("utf-8"), "the log's word of it")
+        wait_for(lambda: "no new frame for 5 s" in log.read_text("utf-8"), "the log's word of it")
         webcam.stalled = False
         require_more(results, "results after the stall")
 

@@ -6,6 +6,7 @@ used is decoded. A file is grabbed when a frame is wanted; a live camera as fast
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -159,6 +160,7 @@ class Camera(ABC):
         self.close()
 
 
+CREDENTIALS = re.compile(r"(?<=://)\S*@")
 ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 FLIPS = {"horizontal": 1, "vertical": 0}
 
@@ -201,6 +203,11 @@ class View:
         left, top = min(round(x * width), width - 1), min(round(y * height), height - 1)
         right, bottom = min(round((x + crop_width) * width), width), min(round((y + crop_height) * height), height)
         return Region(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def without_credentials(text: str) -> str:
+    """A text that others wrote, with whatever stands before the host of an address taken out."""
+    return CREDENTIALS.sub("***@", text)
 
 
 def now(number: int, source: str | None = None) -> Stamp:

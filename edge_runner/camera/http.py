@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edge_runner import __version__
+from edge_runner.camera import jpeg
 from edge_runner.camera.base import Camera, Grab
 from edge_runner.camera.mjpeg import Splitter
-from edge_runner.camera.pixels import Layout, RawFrame, jpeg_size
+from edge_runner.camera.pixels import Layout, RawFrame
 from edge_runner.camera.stream import shown
 from edge_runner.errors import CameraError
 from edge_runner.frame import Stamp
@@ -62,7 +63,7 @@ class HttpReader:
             raise CameraError(f"{self._place}: {_no_stream(kind)}")
         self._receive()
         if self._pictures:
-            self._size = jpeg_size(self._pictures[0][0])
+            self._size = jpeg.size(self._pictures[0][0])
 
     def grab(self) -> Grab | None:
         if not self._pictures:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from edge_runner.camera.base import LiveConfig, Retry
+from edge_runner.camera.base import LiveConfig, Retry, without_credentials
 from edge_runner.camera.feed import Feed
 from edge_runner.camera.shared import Block
 from edge_runner.camera.worker import MESSAGE_BYTES, WANT, WANT_EXACT, Order
@@ -37,7 +37,6 @@ LOOK_S = 0.5  # between two looks at the clock
 QUIET_S = 3600.0  # in which the same trouble is said once
 MOST_SAID = 50
 DIGITS = re.compile(r"\d+")
-CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +194,7 @@ class LiveFeed(Feed):
 
     def _lose(self, why: str, flowed_s: float) -> None:
         """Plan the next try, and say why: once an hour, where it is always the same."""
-        now, why = time.monotonic(), CREDENTIALS.sub("***@", why)
+        now, why = time.monotonic(), without_credentials(why)
         self.losses += 1
         self.trouble = why
         self._lost_at = self._lost_at or now

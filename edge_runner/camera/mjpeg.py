@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from edge_runner.camera.jpeg import BARE, EOI, SOI, SOS
 from edge_runner.errors import CameraError
 
 MAX_JPEG_BYTES = 32_000_000
@@ -18,8 +19,6 @@ STRAY_BYTES = (
 HEAD_BYTES = 24  # of what is no JPEG stream, in the error
 
 START = b"\xff\xd8\xff"  # every picture's first marker is followed by another
-SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
-BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 # In a scan 0xFF is followed by 0 (a value), a restart marker, or another 0xFF (padding); all else ends the scan.
 SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 

@@ -7,7 +7,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -15,16 +15,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edge_runner.camera import jpeg
 from edge_runner.camera.base import Grab
 from edge_runner.frame import Enough, Picture, Stamp
 
 AnyArray = TypeVar("AnyArray", bound=npt.NDArray[Any])
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-JPEG_SCAN = 0xDA
-JPEG_BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
-JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the headers that hold the size
 JPEG_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 Format = Literal["i420", "nv12", "yuyv", "bgr24", "rgb24", "gray8", "mjpeg"]
@@ -130,7 +127,7 @@ class RawFrame(Grab):
 
     def _decoded_jpeg(self, into: Picture | None, enough: Enough | None) -> Picture | None:
         content = self._data.tobytes()
-        size = jpeg_size(content)
+        size = jpeg.size(content)
         if size is None or torn(content):
             return None
         divisor = enough.reduction(*size) if enough else 1
@@ -162,24 +159,13 @@ def decode(content: bytes) -> Picture | None:
 
 def torn(content: bytes) -> bool:
     """Whether a JPEG, PNG or BMP file's end is missing. A decoder fills the rest with grey, and says that all is well."""
-    if content.startswith(JPEG_START):
-        return content.rfind(JPEG_END) < _jpeg_scan(content)
+    if content.startswith(jpeg.START):
+        return content.rfind(jpeg.END) < jpeg.scan(content)
     if content.startswith(PNG_START):
         return PNG_END not in content
     if content.startswith(b"BM") and len(content) >= 6:
         return len(content) < int(struct.unpack_from("<I", content, 2)[0])
     return False
-
-
-def jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height as a JPEG's header says; None where there is none."""
-    if not content.startswith(JPEG_START):
-        return None
-    for marker, position in _jpeg_segments(content):
-        if marker in JPEG_FRAMES and position + 9 <= len(content):
-            height, width = struct.unpack_from(">HH", content, position + 5)
-            return (width, height) if width and height else None
-    return None
 
 
 def complained(before: int, content: bytes = b"") -> bool:
@@ -207,28 +193,6 @@ def black(picture: Picture) -> bool:
     return int(picture[BLACK_STEP // 2 :: BLACK_STEP, BLACK_STEP // 2 :: BLACK_STEP].max(initial=0)) <= BLACK
 
 
-def _jpeg_scan(content: bytes) -> int:
-    """Where a JPEG's picture data begins: an end marker before it is a thumbnail's. Past the end where there is none."""
-    return next((position for marker, position in _jpeg_segments(content) if marker == JPEG_SCAN), len(content))
-
-
-def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position of each of a JPEG's segments, up to its picture data. Stray bytes are stepped over, as libjpeg does."""
-    position = content.find(b"\xff", 2)
-    while 0 < position <= len(content) - 4:
-        marker = content[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker == 0 or marker in JPEG_BARE:
-            position += 2
-        else:
-            yield marker, position
-            if marker == JPEG_SCAN:
-                return
-            position += 2 + int(struct.unpack_from(">H", content, position + 2)[0])
-        position = content.find(b"\xff", position)
-
-
 def _written() -> int:
     """How long the nameless file behind descriptor 2 is; 0 where it is something else."""
     try:
@@ -244,10 +208,10 @@ def _is_damage(line: bytes, content: bytes) -> bool:
     if stray is None:
         return True
     count, marker = int(stray[1]), int(stray[2], 16)
-    if count <= STRAY_HARMLESS or (marker != JPEG_END[1] and marker not in JPEG_BARE):
+    if count <= STRAY_HARMLESS or (marker != jpeg.EOI and marker not in jpeg.BARE):
         return False
-    end = content.rfind(JPEG_END)
-    return marker in JPEG_BARE or len(set(content[end - count // 2 : end])) != 1
+    end = content.rfind(jpeg.END)
+    return marker in jpeg.BARE or len(set(content[end - count // 2 : end])) != 1
 
 
 def _divisor(layout: Layout, enough: Enough | None) -> int:

@@ -11,7 +11,6 @@ import fcntl
 import logging
 import os
 import queue
-import re
 import select
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge_runner.camera.base import Camera
+from edge_runner.camera.base import Camera, without_credentials
 from edge_runner.camera.mjpeg import Splitter
 from edge_runner.camera.pixels import Layout, RawFrame
 from edge_runner.errors import CameraError
@@ -43,7 +42,6 @@ SAID_BYTES = 1 << 16
 LINES_A_READ = 64  # of what a program says; of a flood the rest is dropped
 LINES_A_SECOND = 10  # in the log
 LINE_CHARACTERS = 300
-CREDENTIALS = re.compile(r"(?<=://)\S*@")
 
 PAUSE_MS = 3  # nothing comes for so long: a burst has ended
 BURSTS_ALIKE = 12  # in a row, until their length is believed
@@ -353,5 +351,5 @@ def _signal_name(number: int) -> str:
 
 def _readable(line: bytes) -> str:
     """A line for the log: short, printable, without passwords."""
-    text = CREDENTIALS.sub("***@", line.decode(errors="replace"))[:LINE_CHARACTERS]
+    text = without_credentials(line.decode(errors="replace"))[:LINE_CHARACTERS]
     return "".join(character if character.isprintable() else " " for character in text).strip()

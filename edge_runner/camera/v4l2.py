@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
 
-from edge_runner.camera import access, devices
+from edge_runner.camera import access, devices, jpeg
 from edge_runner.camera import videodev as v4l
 from edge_runner.camera.base import Camera, Height, LiveConfig, Rate, Width
 from edge_runner.camera.pixels import Layout, RawFrame
@@ -47,8 +47,6 @@ FORMATS = {
     "GREY": "gray8",
 }
 
-JPEG_SCAN = 0xDA
-JPEG_BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +250,7 @@ class V4l2(Camera):
         if buffer.flags & v4l.DAMAGED:
             return 0
         if self._given.layout.format == "mjpeg":
-            return jpeg_size(self._memory[buffer.index], buffer.bytesused)
+            return jpeg.length(self._memory[buffer.index], buffer.bytesused)
         size = self._given.layout.size_bytes
         return size if buffer.bytesused >= size else 0
 
@@ -316,33 +314,6 @@ def choose(offered: Sequence[devices.Offer], wanted: str, path: str) -> str:
             f"{path} has no format that can be decoded here; it has {have}; known are {', '.join(FORMATS)}"
         )
     raise CameraError(f"{path} has no {wanted}; it has {have}; pixel_format auto takes the best of them that is known")
-
-
-def jpeg_size(data: mmap.mmap | bytes, used: int) -> int:
-    """How long the JPEG at the start of a buffer is, without what a camera may put behind it; 0 where it is incomplete."""
-    if data[:2] != b"\xff\xd8":
-        return 0
-    scan = _jpeg_scan(data, used)
-    end = data.find(b"\xff\xd9", scan, used)
-    if end < 0 or data.find(b"\xff\xd8", scan, end) >= 0:  # another picture begins before this one's end
-        return 0
-    return end + 2
-
-
-def _jpeg_scan(data: mmap.mmap | bytes, used: int) -> int:
-    """Where the first scan begins, behind the headers and the thumbnail that they may hold; `used` where there is none."""
-    position = 2
-    while position + 4 <= used and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == JPEG_SCAN:
-            return position
-        if marker == 0xFF:
-            position += 1
-        elif marker in JPEG_BARE:
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return used
 
 
 def _layout(name: str, pix: v4l.PixelFormat) -> Layout:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from edge_runner.camera.pattern import BARS
-from edge_runner.camera.pixels import FORMATS, Layout, RawFrame, black, complained, decode, jpeg_size, torn
+from edge_runner.camera.pixels import FORMATS, Layout, RawFrame, black, complained, decode, torn
 from edge_runner.frame import Enough, Picture, Stamp, TensorSpec
 from edge_runner.model.preprocess import Preprocessor, Recipe
 
@@ -261,22 +261,6 @@ def test_camera_jpeg_is_not_turned() -> None:
     """A camera's EXIF does not turn its frames: `rotate` does. A file's does."""
     assert decode(ORIENTED).shape == (80, 60, 3)
     assert RawFrame(STAMP, ORIENTED, JPEG_LAYOUT).decode(None).shape == (60, 80, 3)
-
-
-@pytest.mark.arm
-def test_jpeg_size() -> None:
-    """A JPEG's size is read from its header, past a thumbnail's; what is none has no size."""
-    assert jpeg_size(JPEG) == (80, 60)
-    assert jpeg_size(WHOLE["progressive"]) == (80, 60)
-    assert jpeg_size(WHOLE["with a thumbnail"]) == (80, 60)
-    for content in (
-        b"",
-        b"\xff\xd8",
-        JPEG[:100],
-        encoded(".png"),
-        b"\xff\xd8\xff\xc0\0\x11\x08\0\0\0\0\x03" + bytes(20),
-    ):
-        assert jpeg_size(content) is None
 
 
 def natural(seed: int = 7) -> Picture:

@@ -21,7 +21,7 @@ from edge_runner.camera import access, devices
 from edge_runner.camera import v4l2 as subject
 from edge_runner.camera import videodev as v4l
 from edge_runner.camera.devices import Offer
-from edge_runner.camera.v4l2 import FORMATS, Counter, V4l2, V4l2Config, choose, device_path, jpeg_size
+from edge_runner.camera.v4l2 import FORMATS, Counter, V4l2, V4l2Config, choose, device_path
 from edge_runner.errors import CameraError, SettingError
 from edge_runner.frame import Enough
 
@@ -192,41 +192,6 @@ class TestChoice:
         """So does one of what was asked for."""
         with pytest.raises(CameraError, match=r"^/dev/video0 has no mjpeg; it has YUYV \(4:2:2\); pixel_format auto"):
             choose([Offer("YUYV", "4:2:2")], "mjpeg", "/dev/video0")
-
-
-@pytest.mark.arm
-class TestJpegSize:
-    def test_exact(self) -> None:
-        """A JPEG ends where it ends, whatever the camera puts behind it."""
-        whole = jpeg()
-        for behind in (b"", bytes(1000), b"\xff" * 7, b"\xff\xd9", b"junk\xff\xd9"):
-            assert jpeg_size(whole + behind, len(whole + behind)) == len(whole)
-
-    def test_torn(self) -> None:
-        """One that is cut anywhere is incomplete, and so is one into which the next runs."""
-        whole = jpeg()
-        assert [cut for cut in range(len(whole)) if jpeg_size(whole[:cut], cut)] == []
-        assert jpeg_size(whole[:-2] + whole, 2 * len(whole) - 2) == 0
-
-    def test_used(self) -> None:
-        """What stands behind the bytes that are used is of an older frame."""
-        whole = jpeg()
-        assert jpeg_size(whole, len(whole) - 1) == 0
-        assert jpeg_size(whole, 0) == 0
-
-    def test_thumbnail(self) -> None:
-        """The end of a thumbnail within the headers is not the picture's."""
-        whole, small = jpeg(), jpeg(16, 16)
-        with_thumbnail = whole[:2] + b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small + whole[2:]
-        assert jpeg_size(with_thumbnail, len(with_thumbnail)) == len(with_thumbnail)
-        cut = 2 + 4 + len(small) + 30
-        assert jpeg_size(with_thumbnail[:cut], cut) == 0
-
-    def test_no_jpeg(self) -> None:
-        """Anything else is none."""
-        assert jpeg_size(bytes(100), 100) == 0
-        assert jpeg_size(b"\xff\xd9" * 50, 100) == 0
-        assert jpeg_size(b"", 0) == 0
 
 
 class TestCounter:

@@ -18,12 +18,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from shrink import Shrink
 
 from edge_runner import pipeline as path_of_frames
 from edge_runner.camera.base import Camera
 from edge_runner.camera.feed import Feed, ThreadFeed, make_feed
 from edge_runner.fields import load
-from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor
+from edge_runner.frame import Picture
 from edge_runner.output import OUTPUTS
 from edge_runner.output.publisher import Publisher
 from edge_runner.result import Answers, Classification, Result
@@ -191,20 +192,6 @@ def lock(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, ...]]]:
     yield take
     for path in locked:
         path.chmod(0o700)
-
-
-class Shrink:
-    """What stands for a preprocessor: the picture's crop as uint8 [1, 8, 8, 3], blue first."""
-
-    shape = (1, 8, 8, 3)
-    dtype = np.dtype(np.uint8)
-    enough = Enough(16, 16)
-
-    def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry:
-        assert crop is not None
-        part = picture[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-        out[0] = cv2.resize(part, (8, 8), interpolation=cv2.INTER_NEAREST)
-        return Geometry(picture.shape[1], picture.shape[0])
 
 
 @pytest.fixture

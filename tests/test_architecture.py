@@ -72,7 +72,7 @@ RULES = [
     Rule("service.turns",    (*NOUNS, "camera.feed")),
     Rule("camera.feed",      (*NOUNS, "camera"), ("camera.live", "camera.worker", "camera.shared", "subprocess")),
     Rule("camera.develop",   (*NOUNS, "camera.base"), CHILDREN),
-    Rule("camera.pixels",    (*NOUNS, "camera.base"), CHILDREN),
+    Rule("camera.pixels",    (*NOUNS, "camera.base", "camera.jpeg"), CHILDREN),
     Rule("camera.shared",    NOUNS, CHILDREN),
     Rule("tools",            None, ("cli", "builder")),
     Rule("cli",              None, ("builder",)),
@@ -99,7 +99,7 @@ ONLY_IN = {
     "socket": ("settings", "camera.worker", "camera.live", "camera.http"),
     "http": ("camera.http",),
     "fcntl": ("camera.shared", "camera.live", "camera.program", "camera.videodev"),
-    "mmap": ("camera.shared", "camera.v4l2"),
+    "mmap": ("camera.shared", "camera.v4l2", "camera.jpeg"),
     "ctypes": (
         "service.device", "camera.worker", "camera.program", "camera.devices", "camera.v4l2", "camera.videodev",
     ),

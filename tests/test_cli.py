@@ -25,6 +25,8 @@ VERBS = {
     "run": "service/test_daemon.py",
     "check": "tools/test_check.py",
     "snapshot": "tools/test_snapshot.py",
+    "doctor": "tools/test_doctor.py",
+    "init": "tools/test_init.py",
     "inspect": "tools/test_inspect.py",
 }
 

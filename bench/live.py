@@ -46,7 +46,7 @@ def main() -> None:
         print(json.dumps(loop(options.loop, options)))
         return
     with servers.mjpeg() as http, tempfile.TemporaryDirectory() as folder:
-        place, url = Path(folder), f"{http.url}/stream?size={SIZE}&fps={FPS}"
+        place, url = Path(folder), f"{http.url}/scene?size={SIZE}&fps={FPS}"
         invoke_s = bare_invocation_s(options)
         print(f"one bare invocation: {invoke_s * 1e3:.2f} ms of CPU")
         cost("MJPEG over HTTP", url, invoke_s, place, options)

@@ -229,6 +229,7 @@ def _checked(value: tuple[Any, ...], extras: Sequence[Any]) -> tuple[Any, ...]:
 def _dict(reader: _Reader, hint: Any, node: Node, key: str) -> dict[str, Any]:
     if not isinstance(node.value, dict):
         raise Mismatch
+    reader.places |= {f"{key}.{name}": child.place for name, child in node.value.items()}
     return {name: _value(reader, hint, child, f"{key}.{name}") for name, child in node.value.items()}
 
 

@@ -90,6 +90,8 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for feed in self.feeds.values():
+            feed.leave()
         self._opened.close()
 
     def step(self, shot: Shot) -> Result:

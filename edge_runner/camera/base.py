@@ -74,6 +74,9 @@ class LiveConfig(CameraConfig):
 class Grab(ABC):
     """A frame that was taken and not decoded yet. Of a live camera it is decoded in another thread than it was grabbed in."""
 
+    decodable = True
+    """False of a frame that can only be passed over: whether it could be decoded was decided when it was grabbed."""
+
     def __init__(self, stamp: Stamp) -> None:
         self.stamp = stamp
         self.size: tuple[int, int] | None = None
@@ -161,6 +164,7 @@ class Camera(ABC):
 
 
 CREDENTIALS = re.compile(r"(?<=://)\S*@")
+PASSWORDS = re.compile(r"((?:passw(?:or)?d|pass|pwd)=)[^&/_\s]+", re.IGNORECASE)
 ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 FLIPS = {"horizontal": 1, "vertical": 0}
 
@@ -206,8 +210,8 @@ class View:
 
 
 def without_credentials(text: str) -> str:
-    """A text that others wrote, with whatever stands before the host of an address taken out."""
-    return CREDENTIALS.sub("***@", text)
+    """A text that others wrote, without what stands before the host of an address, or behind `password=` in it."""
+    return PASSWORDS.sub(r"\1***", CREDENTIALS.sub("***@", text))
 
 
 def now(number: int, source: str | None = None) -> Stamp:

@@ -45,6 +45,15 @@ class Feed(ABC):
         """A file's unreadable frames."""
         return 0
 
+    @property
+    def spoilt(self) -> dict[str, int]:
+        """What went wrong with a live camera, counted: frames `torn`, `damaged` or `black`, and how often it was `lost`."""
+        return {}
+
+    def leave(self) -> None:
+        """It is about to be closed: begin with what takes time, for others are closed as well."""
+        return None
+
     @abstractmethod
     def __enter__(self) -> Feed: ...
 

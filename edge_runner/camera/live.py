@@ -1,13 +1,15 @@
 """A live camera as the daemon sees it: a worker process that is watched by the clock, ended when it is of no use, and started anew.
 
-All of it happens within `poll`, which never waits: no thread, and no camera that holds up another.
+All of it happens within `poll`, which waits for nothing: no thread, and no camera that holds up another.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
+import math
 import os
 import pickle
 import random
@@ -17,13 +19,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 from edge_runner.camera.base import LiveConfig, Retry, without_credentials
 from edge_runner.camera.feed import Feed
+from edge_runner.camera.process import signal_name
 from edge_runner.camera.shared import Block
 from edge_runner.camera.worker import MESSAGE_BYTES, WANT, WANT_EXACT, Order
 from edge_runner.frame import Geometry, Prepare, Shot, Stamp
@@ -36,6 +40,14 @@ FATE_S = 0.1  # until a process whose socket ended can be waited for
 LOOK_S = 0.5  # between two looks at the clock
 QUIET_S = 3600.0  # in which the same trouble is said once
 MOST_SAID = 50
+MOST_HEARD = 1000  # messages at a time; a worker that floods us holds nobody up
+MOST_LOGGED = 100  # lines of one worker
+IMPORT_S = 60.0  # until a worker has begun: a small board that starts several has to read much from its card
+SPOILT = {
+    "torn": "some of its frames come incomplete, and are left out",
+    "damaged": "some of its frames cannot be decoded, and are left out",
+    "black": "its picture is black: is there light, and nothing before the lens?",
+}
 DIGITS = re.compile(r"\d+")
 
 log = logging.getLogger(__name__)
@@ -50,15 +62,16 @@ class LiveFeed(Feed):
         super().__init__(config)
         self.config: LiveConfig = config
         self.exact = exact
-        self.losses = 0
         self._prepare = prepare
-        self._offered = False
         self._asked_at: float | None = None
         self._shot: Shot | None = None
-        self._heard_at = 0.0
+        self._forget_frame()
 
     def __enter__(self) -> LiveFeed:
         self._block = Block(self._prepare.shape, self._prepare.dtype)
+        self.trouble = "it does not answer"
+        self.losses = 0
+        self._spoilt: Counter[str] = Counter()
         self._child: Child | None = None
         self._backoff = Backoff(self.config.retry)
         self._start_at = time.monotonic()
@@ -66,15 +79,21 @@ class LiveFeed(Feed):
         self._said: dict[str, tuple[float, int]] = {}
         self._quiet = False
         self._again: dict[str, Any] = {}
+        self._noticed: set[str] = set()
         self._stuck = False
         self._numbers = Numbers()
         self._forget_frame()
         self.poll()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self) -> None:
         if self._child:
-            self._child.end()
+            self._child.end(kill=not self._child.opened)
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+        self._note_spoilt()
+        if self._child:
             if not self._child.wait(GRACE_S + LEAVE_S):
                 log.warning("%s: its process does not die; the driver hangs", self.name)
             self._child = None
@@ -123,7 +142,16 @@ class LiveFeed(Feed):
     def _forget_frame(self) -> None:
         self._offered, self._asked_at, self._shot, self._heard_at = False, None, None, time.monotonic()
 
+    @property
+    def spoilt(self) -> dict[str, int]:
+        return {**self._spoilt, "lost": self.losses} if self.losses else dict(self._spoilt)
+
+    def _note_spoilt(self) -> None:
+        """Keep a worker's figures before they are cleared for the next."""
+        self._spoilt.update({name: count for name in SPOILT if (count := getattr(self._block.figures, name))})
+
     def _start(self) -> None:
+        self._stuck = False
         self._block.figures.clear()
         try:
             config = replace(self.config, **self._again)
@@ -132,8 +160,11 @@ class LiveFeed(Feed):
             self._lose(f"its process cannot be started: {(error.strerror or str(error)).lower()}", 0.0)
 
     def _listen(self, child: Child) -> None:
-        for message in child.messages():
-            self._take_in(message)
+        try:
+            for message in itertools.islice(child.messages(), MOST_HEARD):
+                self._take_in(child, message)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            child.failed = f"its process says what cannot be used ({type(error).__name__})"
         trouble = child.failed or (self._overdue(child) if child.talks else child.fate())
         if trouble:
             child.end(kill=not child.failed)
@@ -149,19 +180,27 @@ class LiveFeed(Feed):
             log.warning("%s: its process cannot be killed, the driver hangs; waiting for it", self.name)
         return now + LOOK_S
 
-    def _take_in(self, message: dict[str, Any]) -> None:
+    def _take_in(self, child: Child, message: dict[str, Any]) -> None:
         self._heard_at = time.monotonic()
         if "offered" in message:
             self._offered = True
+        elif "begun" in message:
+            child.begun_at = time.monotonic()
         elif "shot" in message:
             self._shot, self._offered, self._asked_at = self._received(message["shot"]), False, None
-            self._recover()
+            self._recover(child)
+            self._notice_spoilt()
         elif "opened" in message:
-            self._again = message["again"]
-            log.log(logging.DEBUG if self._quiet else logging.INFO, "%s: %s", self.name, message["opened"])
-        elif "log" in message:
+            child.opened, self._again = True, message["again"]
+            log.log(self._level(logging.INFO), "%s: %s", self.name, without_credentials(message["opened"]))
+        elif "log" in message and child.logged < MOST_LOGGED:
+            child.logged += 1
             level, text = message["log"]
-            log.log(level, "%s: %s", self.name, text)
+            log.log(self._level(level), "%s: %s", self.name, without_credentials(text))
+
+    def _level(self, level: int) -> int:
+        """That of a line which belongs to an outage that was said before."""
+        return logging.DEBUG if self._quiet else level
 
     def _received(self, shot: dict[str, Any]) -> Shot:
         width, height, scale, offset = shot["geometry"]
@@ -178,19 +217,30 @@ class LiveFeed(Feed):
     def _overdue(self, child: Child) -> str | None:
         """What the clock says against this worker. A camera that says nothing, or again and again the same, has been lost."""
         config, figures, now = self.config, self._block.figures, time.monotonic()
-        patience_s = max(config.start_timeout, config.stall_timeout)
+        if child.begun_at is None:
+            return f"its process has not begun within {IMPORT_S:g} s" if now - child.started_at > IMPORT_S else None
+        stall_s = max(config.stall_timeout, 2 / getattr(config, "fps", math.inf))
         if not figures.frames:
-            return f"no frame within {patience_s:g} s of opening it" if now - child.started > patience_s else None
+            self._heard_at = now  # there was nothing to offer
+            patience_s = max(config.start_timeout, stall_s)
+            return f"no frame within {patience_s:g} s of opening it" if now - child.begun_at > patience_s else None
         newest, changed = figures.newest_ns / 1e9, figures.changed_ns / 1e9
-        if now - newest > config.stall_timeout:
-            return f"no new frame for {config.stall_timeout:g} s"
-        if self._asked_at and now - self._asked_at > config.stall_timeout:
-            return f"frames come, but for {config.stall_timeout:g} s none could be decoded"
-        if not (self._offered or self._asked_at or self._shot) and now - self._heard_at > config.stall_timeout:
-            return f"frames come, but for {config.stall_timeout:g} s its process has offered none"
+        if now - newest > stall_s:
+            return f"no new frame for {stall_s:g} s (camera.stall_timeout)"
+        if self._asked_at and now - self._asked_at > stall_s:
+            return f"frames come, but for {stall_s:g} s none could be decoded"
+        if not (self._offered or self._asked_at or self._shot) and now - self._heard_at > stall_s:
+            return f"frames come, but for {stall_s:g} s its process has offered none"
         if config.freeze_timeout and changed and newest - changed > config.freeze_timeout:
             return f"the picture has not changed for {config.freeze_timeout:g} s (camera.freeze_timeout; 0 allows it)"
         return None
+
+    def _notice_spoilt(self) -> None:
+        """Say once of each kind of spoilt frames that there are some; how many stands in `spoilt`."""
+        for name, words in SPOILT.items():
+            if getattr(self._block.figures, name) and name not in self._noticed:
+                self._noticed.add(name)
+                log.warning("%s: %s (said once, then counted)", self.name, words)
 
     def _lose(self, why: str, flowed_s: float) -> None:
         """Plan the next try, and say why: once an hour, where it is always the same."""
@@ -199,6 +249,7 @@ class LiveFeed(Feed):
         self.trouble = why
         self._lost_at = self._lost_at or now
         self._numbers.begin_again(self._block.figures.frames)
+        self._note_spoilt()
         self._forget_frame()
         delay_s = self._backoff.next(flowed_s)
         self._start_at = now + delay_s
@@ -216,15 +267,14 @@ class LiveFeed(Feed):
                 self._said.clear()
             self._said[gist] = now, 0
             words += f" (the same {times} times more since it was last said)" if times else ""
-        log.log(logging.DEBUG if self._quiet else logging.WARNING, "%s: %s", self.name, words)
+        log.log(self._level(logging.WARNING), "%s: %s", self.name, words)
 
-    def _recover(self) -> None:
-        assert self._child is not None
-        self._child.flowing_since = self._child.flowing_since or time.monotonic()
+    def _recover(self, child: Child) -> None:
+        child.flowing_since = child.flowing_since or time.monotonic()
         if self._lost_at is not None:
-            level = logging.DEBUG if self._quiet else logging.WARNING
-            log.log(level, "%s: frames again after %.1f s", self.name, time.monotonic() - self._lost_at)
-            self._lost_at = self.trouble = None
+            outage_s = time.monotonic() - self._lost_at
+            log.log(self._level(logging.WARNING), "%s: frames again after %.1f s", self.name, outage_s)
+        self._lost_at = self.trouble = None
 
 
 class Numbers:
@@ -268,18 +318,25 @@ class Child:
 
     def __init__(self, order: Order, block: Block) -> None:
         """Start it. Raise OSError where this board cannot start another process."""
-        self.started = time.monotonic()
+        self.started_at = time.monotonic()
+        self.begun_at: float | None = None
+        self.opened = False
         self.flowing_since: float | None = None
+        self.logged = 0
         self.failed: str | None = None
         self.talks = True
         self.leaving = False
         self.kill_at = 0.0
-        self._errors = os.memfd_create("edge-runner-stderr", os.MFD_CLOEXEC)
-        fcntl.fcntl(self._errors, fcntl.F_SETFL, os.O_APPEND)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            handed = (theirs.fileno(), *block.descriptors)
-            try:
+        with ExitStack() as undo:
+            self._errors = os.memfd_create("edge-runner-stderr", os.MFD_CLOEXEC)
+            undo.callback(os.close, self._errors)
+            fcntl.fcntl(self._errors, fcntl.F_SETFL, os.O_APPEND)
+            self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(self._link.close)
+            with theirs:
+                handed = (theirs.fileno(), *block.descriptors)
+                self._link.setblocking(False)
+                self._link.send(pickle.dumps(order))
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", WORKER, os.pathsep.join(sys.path), *map(str, handed)],
                     stdin=subprocess.DEVNULL,
@@ -288,18 +345,13 @@ class Child:
                     pass_fds=handed,
                     start_new_session=True,
                 )
-            except OSError:
-                self._link.close()
-                os.close(self._errors)
-                raise
-        self._link.setblocking(False)
-        self.say(pickle.dumps(order))
+            undo.pop_all()
 
     def fileno(self) -> int:
         return self._link.fileno()
 
     def say(self, message: bytes) -> None:
-        with suppress(BrokenPipeError, ConnectionError):  # it has gone; the end of its socket says so as well
+        with suppress(ConnectionError):  # it has gone; the end of its socket says so as well
             self._link.send(message)
 
     def messages(self) -> Iterator[dict[str, Any]]:
@@ -327,7 +379,7 @@ class Child:
             return "its process broke off"
         if done.si_code == os.CLD_EXITED:
             return f"its process ended with {done.si_status}{self._last_words()}"
-        return f"its process died of {signal.Signals(done.si_status).name}{self._last_words()}"
+        return f"its process died of {signal_name(done.si_status)}{self._last_words()}"
 
     def end(self, *, kill: bool = False) -> None:
         """Let it close its camera and go, within GRACE_S; or kill it now."""

@@ -1,12 +1,12 @@
 """A camera that is a program: it writes frames to its standard output, raw ones of a fixed size or JPEGs.
 
-The program is in the process group of whoever opens the camera, and does not outlive that.
+The program is in the process group of whoever opens the camera, and does not outlive that; what it starts itself may, for as long
+as it neither writes frames nor is killed with the group.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
@@ -14,7 +14,6 @@ import queue
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 import warnings
@@ -26,6 +25,7 @@ from typing import Any
 from edge_runner.camera.base import Camera, without_credentials
 from edge_runner.camera.mjpeg import Splitter
 from edge_runner.camera.pixels import Layout, RawFrame
+from edge_runner.camera.process import die_with_parent, signal_name
 from edge_runner.errors import CameraError
 from edge_runner.frame import Stamp
 
@@ -36,7 +36,6 @@ CHUNK_BYTES = 1 << 18  # of JPEGs
 BUFFERS = 4  # being read, newest, being decoded, and one to spare
 TERMINATE_S = 1.0  # from SIGTERM to SIGKILL
 LAST_WORDS_S = 0.5  # to read what the program wrote on its way out
-PR_SET_PDEATHSIG = 1
 
 SAID_BYTES = 1 << 16
 LINES_A_READ = 64  # of what a program says; of a flood the rest is dropped
@@ -152,7 +151,7 @@ class ProgramCamera(Camera):
         name = os.path.basename(self.argv()[0])
         try:
             status = self._process.wait(LAST_WORDS_S)
-            how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
+            how = f"was killed by {signal_name(-status)}" if status < 0 else f"ended with exit status {status}"
         except subprocess.TimeoutExpired:
             how = "closed its output"
         self._stderr.join(LAST_WORDS_S)
@@ -310,43 +309,30 @@ def _start(argv: Sequence[str]) -> subprocess.Popen[bytes]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                preexec_fn=_orphan_guard(),  # noqa: PLW1509 - it takes no locks
+                preexec_fn=_before_it_runs(),  # noqa: PLW1509 - it takes no locks
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise CameraError(f"{argv[0]} cannot be run: {reason.lower()}") from error
 
 
-def _orphan_guard() -> Callable[[], None]:
+def _before_it_runs() -> Callable[[], None]:
     """What the child does before it becomes the program. Everything is looked up here, since the child may not: locks are held."""
-    parent = os.getpid()
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-    death, nothing = ctypes.c_ulong(signal.SIGKILL), ctypes.c_ulong(0)
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    default, setmask = signal.SIG_DFL, signal.SIG_SETMASK
-    set_handler, set_mask, get_parent, leave = signal.signal, signal.pthread_sigmask, os.getppid, os._exit
+    default, setmask, guard = signal.SIG_DFL, signal.SIG_SETMASK, die_with_parent(os.getpid())
+    set_handler, set_mask = signal.signal, signal.pthread_sigmask
 
-    def guard() -> None:
+    def prepare() -> None:
         for number in handled:
             set_handler(number, default)  # what is ignored here would be ignored there
         set_mask(setmask, ())
-        if prctl is not None:
-            prctl(PR_SET_PDEATHSIG, death, nothing, nothing, nothing)
-            if get_parent() != parent:  # it died before that
-                leave(1)
+        guard()
 
-    return guard
+    return prepare
 
 
 def _arrived(number: int) -> Stamp:
     return Stamp(number, time.monotonic_ns(), time.time_ns())
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _readable(line: bytes) -> str:

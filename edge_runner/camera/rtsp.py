@@ -188,6 +188,7 @@ class Frame(Grab):
     def __init__(self, stamp: Stamp, picture: Picture | None, pool: deque[Picture | None]) -> None:
         super().__init__(stamp)
         self._picture, self._pool = picture, pool
+        self.decodable = picture is not None
 
     def decode(self, into: Picture | None, enough: Enough | None = None) -> Picture | None:
         if self._picture is None:

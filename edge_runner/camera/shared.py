@@ -26,8 +26,9 @@ F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2  # linux/fcntl.h; not in every Python's fcn
 class Figures:
     """What the worker says of its camera at any time, as attributes, all int.
 
-    `frames` is the number of the newest frame, taken at `newest_ns`; the content was last seen to change at `changed_ns` (monotonic
-    times; 0: not yet). `torn` frames came incomplete, `damaged` ones could not be decoded, `black` ones showed nothing.
+    `frames` is the number of the newest frame, which came at `newest_ns`; the content was last seen to change at `changed_ns`
+    (monotonic times; 0: not yet), which is written first. `torn` frames came incomplete, `damaged` ones could not be decoded,
+    `black` ones showed nothing.
     """
 
     def __init__(self, memory: npt.NDArray[np.int64]) -> None:

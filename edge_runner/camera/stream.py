@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from edge_runner.camera.base import Camera, Grab, LiveConfig
+from edge_runner.camera.base import Camera, Grab, LiveConfig, without_credentials
 from edge_runner.errors import SettingError
 from edge_runner.fields import listed, load
 
@@ -97,4 +97,4 @@ def shown(url: str) -> str:
     """The address for messages: without user and password, nor a query, which may hold them as well."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
+    return without_credentials(f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}")

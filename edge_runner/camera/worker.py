@@ -6,7 +6,6 @@ thread keeps the newest, and decodes and prepares it into the shared memory when
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from edge_runner.camera import CAMERAS
 from edge_runner.camera.base import Camera, CameraConfig, Grab
 from edge_runner.camera.develop import Developed, Developer, Slot
 from edge_runner.camera.pixels import black
+from edge_runner.camera.process import die_with_parent
 from edge_runner.camera.shared import Block
 from edge_runner.errors import EdgeRunnerError
 from edge_runner.fields import load
@@ -36,11 +36,11 @@ from edge_runner.frame import Prepare
 
 MESSAGE_BYTES = 1 << 18
 WANT, WANT_EXACT = b"want", b"exact"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SAMPLE_NS = 10**9  # between two looks whether the picture still changes
 TICK_S = 1.0
 STDERR_BYTES = 1 << 16  # of what libraries write there, before it is thrown away
 STOP_S = 1.5
+TEXT_CHARACTERS = 2000
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,8 @@ def main() -> None:
         signal.signal(number, _ignored)
     link = socket.socket(fileno=int(sys.argv[1]))
     order: Order = pickle.loads(link.recv(MESSAGE_BYTES))
-    _die_with(order.parent)
+    die_with_parent(order.parent)()
+    _say(link, begun=True)
     logging.basicConfig(handlers=[_Forward(link)], level=order.level)
     cv2.setNumThreads(1)  # the other cores are the model's
     try:
@@ -69,10 +70,10 @@ def main() -> None:
         camera: Camera = load(CAMERAS[order.config.type])(order.config)
         Worker(link, camera, Developer(order.config, order.prepare), block).run()
     except EdgeRunnerError as error:
-        _say(link, failed=str(error))
+        _say(link, failed=str(error)[:TEXT_CHARACTERS])
     except Exception as error:
         log.debug("%s", traceback.format_exc())
-        _say(link, failed=f"unexpected {type(error).__name__}: {error}")
+        _say(link, failed=f"unexpected {type(error).__name__}: {error}"[:TEXT_CHARACTERS])
 
 
 class Worker:
@@ -109,7 +110,7 @@ class Worker:
             ready, _, _ = select.select([self._link.fileno(), self._wake_read], [], [], TICK_S)
             self._tick()
             if self._wake_read in ready:
-                os.read(self._wake_read, 1)
+                os.read(self._wake_read, 4096)
             if self._link.fileno() in ready:
                 message = self._link.recv(MESSAGE_BYTES)
                 if not message:
@@ -129,7 +130,8 @@ class Worker:
         """Learn how often a frame is wanted: a camera that must prepare itself for that is told when the next one will be."""
         now_ns = time.monotonic_ns()
         if self._asked_ns:
-            self._interval_ns += (now_ns - self._asked_ns - self._interval_ns) / 4
+            interval_ns = now_ns - self._asked_ns
+            self._interval_ns += (interval_ns - self._interval_ns) / 4 if self._interval_ns else interval_ns
         self._asked_ns = now_ns
         self._camera.due_ns = 0
         with self._lock:
@@ -145,7 +147,7 @@ class Worker:
         developed = self._develop(grab, self._slot, exact=exact)
         figures = self._block.figures
         if developed is None:
-            figures.damaged += grab.fingerprint() is not None
+            figures.damaged += grab.decodable
         else:
             self._show(developed)
             figures.black += black(developed.picture)
@@ -181,14 +183,15 @@ class Worker:
         figures, fingerprint, sampled_ns = self._block.figures, None, 0
         try:
             while (grab := self._camera.grab()) is not None:
-                figures.frames, figures.newest_ns = grab.stamp.number, grab.stamp.monotonic_ns
                 now_ns = time.monotonic_ns()
                 if now_ns - sampled_ns >= SAMPLE_NS and (seen := grab.fingerprint()) is not None:
                     if seen != fingerprint:
                         figures.changed_ns = now_ns
                     fingerprint, sampled_ns = seen, now_ns
+                figures.newest_ns = now_ns
+                figures.frames = grab.stamp.number
                 self._keep(grab)
-            self._end("ended")
+            self._end("the camera gives no more frames")
         except Exception as error:  # raised again in the main thread
             self._end(error)
 
@@ -225,20 +228,13 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
-            text = json.dumps({"log": [record.levelno, record.getMessage()[:2000]]})
+            text = json.dumps({"log": [record.levelno, record.getMessage()[:TEXT_CHARACTERS]]})
             self._link.send(text.encode(), socket.MSG_DONTWAIT)
 
 
 def _say(link: socket.socket, **message: Any) -> None:
-    with suppress(BrokenPipeError, ConnectionError):  # the daemon has gone: the next reading ends this process
+    with suppress(ConnectionError):  # the daemon has gone: the next reading ends this process
         link.send(json.dumps(message).encode())
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the daemon is: nothing else would end a process that hangs in native code."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _ignored(number: int, frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from edge_runner.camera.feed import Feed
@@ -108,7 +108,7 @@ def _require_results(pipeline: Pipeline) -> None:
         raise OutputError(f"results were lost: {lost}")
 
 
-def summary(counts: Counts, feeds: Iterable[Feed]) -> str:
+def summary(counts: Counts, feeds: Collection[Feed]) -> str:
     """What a run did, in one line."""
     elapsed_s, results = time.monotonic() - counts.started, sum(counts.results.values())
     parts = [f"{results} results in {elapsed_s:.1f} s"]
@@ -121,4 +121,8 @@ def summary(counts: Counts, feeds: Iterable[Feed]) -> str:
         parts.append(f"{counts.dropped} live frames dropped")
     if skipped := sum(feed.skipped for feed in feeds):
         parts.append(f"{skipped} frames skipped as unreadable")
+    for feed in feeds:
+        parts += [f"{feed.name}: {', '.join(f'{count} times {what}' for what, count in feed.spoilt.items())}"] * bool(
+            feed.spoilt
+        )
     return "; ".join(parts)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_runner.camera.feed import Feed
 
-PATIENCE_S = 0.2  # for a camera that was asked for a frame, before another one is asked as well
+PATIENCE_S = 0.5  # for a camera that was asked for a frame, before another one is asked as well
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Lane:
     def turn(self, now: float) -> None:
         """It is served: max_fps says when it may be again."""
         interval_s = 1 / self.feed.config.max_fps if self.feed.config.max_fps else 0.0
-        self.due = max(self.due + interval_s, now)
+        self.due = self.due + interval_s if self.due + interval_s > now else now + interval_s
         self.served = now
 
 
@@ -70,7 +70,7 @@ class Turns:
                 live.append(lane)
             else:
                 lane.feed.want()
-        if any(lane.served < lane.asked and now < lane.asked + PATIENCE_S for lane in live):
+        if any(lane.feed.ready or (lane.served < lane.asked and now < lane.asked + PATIENCE_S) for lane in live):
             return
         offering = [lane for lane in live if lane.feed.offers and lane.due <= now]
         if offering:

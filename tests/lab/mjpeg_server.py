@@ -19,6 +19,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -41,7 +42,9 @@ MODES = {
     "frozen": "the same frame for ever",
     "black": "frames without any light",
     "junk": "no JPEGs any more",
+    "scene": "a few frames again and again that cost a decoder as much as a room does: shapes, shades and a sensor's noise",
 }
+SCENE_FRAMES = 8
 
 
 def picture(width: int, height: int) -> Any:
@@ -52,6 +55,25 @@ def picture(width: int, height: int) -> Any:
     bits = np.array([shown >> (BITS - 1 - bit) & 1 for bit in range(BITS)], np.uint8) * 255
     made[height - height // 8 :] = bits[np.arange(width) * BITS // width][:, np.newaxis]
     return made
+
+
+@cache
+def scene(width: int, height: int) -> list[bytes]:
+    """JPEGs of something like a room; at 1280x720 some 170 kB each, as a webcam's are."""
+    chance, y = np.random.default_rng(1), np.linspace(0, 1, height)[:, np.newaxis, np.newaxis]
+    room = np.empty((height, width, 3), np.float32)
+    room[:] = 60 + 120 * y + np.linspace(-30, 30, 3)
+    for _ in range(60):
+        place, reach = chance.integers(0, (width, height)), chance.integers(height // 30, height // 5)
+        shade = chance.uniform(0, 255, 3).tolist()
+        cv2.rectangle(room, place.tolist(), (place + reach).tolist(), shade, -1) if reach % 2 else cv2.circle(
+            room, place.tolist(), int(reach), shade, -1
+        )
+    room = cv2.GaussianBlur(room, (0, 0), 1.0)
+    noise = [
+        cv2.GaussianBlur(chance.normal(0, 9, room.shape).astype(np.float32), (0, 0), 0.7) for _ in range(SCENE_FRAMES)
+    ]
+    return [jpeg(np.clip(room + each, 0, 255).astype(np.uint8)) for each in noise]
 
 
 def jpeg(pixels: Any) -> bytes:
@@ -65,6 +87,7 @@ class Show:
         self.server, self.mode, self.after = server, mode, int(query.get("after", 0))
         self.width, self.height = map(int, query.get("size", "320x240").split("x"))
         self.still = jpeg(picture(self.width, self.height))
+        self.scene = scene(self.width, self.height) if mode == "scene" else []
 
     def mode_now(self, number: int) -> str:
         return self.mode if self.mode != "stream" and number >= self.after else self.server.mode
@@ -72,6 +95,8 @@ class Show:
     def frame(self, number: int, mode: str) -> bytes:
         if mode == "frozen":
             return self.still
+        if mode == "scene":
+            return self.scene[number % len(self.scene)]
         if mode == "black":
             return jpeg(np.zeros((self.height, self.width, 3), np.uint8))
         if mode == "junk":

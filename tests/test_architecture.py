@@ -93,7 +93,7 @@ ONLY_IN = {
     "ai_edge_litert": ("model.interpreter",),
     "paho": ("output.mqtt",),
     "argparse": ("cli", "builder"),
-    "signal": ("service", "model.probe", "builder", "camera.worker", "camera.live", "camera.program"),
+    "signal": ("service", "model.probe", "builder", "camera.worker", "camera.live", "camera.program", "camera.process"),
     "subprocess": ("model.probe", "builder", "camera.live", "camera.program", "camera.devices"),
     "pickle": ("builder", "camera.worker", "camera.live"),
     "socket": ("settings", "camera.worker", "camera.live", "camera.http"),
@@ -101,7 +101,7 @@ ONLY_IN = {
     "fcntl": ("camera.shared", "camera.live", "camera.program", "camera.videodev"),
     "mmap": ("camera.shared", "camera.v4l2", "camera.jpeg"),
     "ctypes": (
-        "service.device", "camera.worker", "camera.program", "camera.devices", "camera.v4l2", "camera.videodev",
+        "service.device", "camera.process", "camera.devices", "camera.v4l2", "camera.videodev",
     ),
 }  # fmt: skip
 

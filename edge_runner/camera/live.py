@@ -78,7 +78,7 @@ class LiveFeed(Feed):
         self._lost_at: float | None = None
         self._said: dict[str, tuple[float, int]] = {}
         self._quiet = False
-        self._again: dict[str, Any] = {}
+        self._again = self.config
         self._noticed: set[str] = set()
         self._stuck = False
         self._numbers = Numbers()
@@ -154,8 +154,7 @@ class LiveFeed(Feed):
         self._stuck = False
         self._block.figures.clear()
         try:
-            config = replace(self.config, **self._again)
-            self._child = Child(Order(config, self._prepare, os.getpid(), logging.getLogger().level), self._block)
+            self._child = Child(Order(self._again, self._prepare, os.getpid(), logging.getLogger().level), self._block)
         except OSError as error:
             self._lose(f"its process cannot be started: {(error.strerror or str(error)).lower()}", 0.0)
 
@@ -191,7 +190,7 @@ class LiveFeed(Feed):
             self._recover(child)
             self._notice_spoilt()
         elif "opened" in message:
-            child.opened, self._again = True, message["again"]
+            child.opened, self._again = True, replace(self.config, **message["again"])
             log.log(self._level(logging.INFO), "%s: %s", self.name, without_credentials(message["opened"]))
         elif "log" in message and child.logged < MOST_LOGGED:
             child.logged += 1
@@ -327,6 +326,10 @@ class Child:
         self.talks = True
         self.leaving = False
         self.kill_at = 0.0
+        if (
+            signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+        ):  # inherited: the kernel would reap it, and nobody hear how it ended
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         with ExitStack() as undo:
             self._errors = os.memfd_create("edge-runner-stderr", os.MFD_CLOEXEC)
             undo.callback(os.close, self._errors)

@@ -83,7 +83,7 @@ class TestForbidden:
     @pytest.fixture
     def device(self, tmp_path: Path) -> Path:
         """A file as udev makes a video device: of the group video."""
-        for folder in (tmp_path, *tmp_path.parents[:2]):
+        for folder in (tmp_path, *tmp_path.parents[:-2]):
             folder.chmod(0o755)
         path = tmp_path / "video0"
         path.write_bytes(b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ import pytest
 from lab import servers
 from lab.board import children, descendants, read, runs
 
+from edge_runner.camera import live
 from edge_runner.camera.base import LiveConfig, Retry
 from edge_runner.camera.command import CommandConfig
 from edge_runner.camera.feed import Feed, make_feed
@@ -203,7 +205,7 @@ class TestLosses:
         feed = feeds(program("exits", "--after", 0))
         go_round(feed, 0.1)
         until = time.monotonic() + WITHIN_S
-        while not feed.trouble and time.monotonic() < until:
+        while "ended" not in str(feed.trouble) and time.monotonic() < until:
             go_round(feed, 0.05)
         assert feed.trouble is not None
         assert "ended with exit status 3 after 0 frames: frames: the cable was pulled" in feed.trouble
@@ -236,6 +238,96 @@ class TestLosses:
         assert "its process cannot be started: no such file or directory" in str(feed.trouble)
         monkeypatch.setattr(sys, "executable", executable)
         next_shot(feed)
+
+
+class TestWhatAWorkerMayDo:
+    """Nothing that a worker says, and no way in which it ends, ends the daemon."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            b"\xff\xfe",
+            b"no JSON",
+            b"[1, 2]",
+            b'{"shot": {}}',
+            b'{"log": 3}',
+            b'{"opened": 1, "again": 2}',
+            b'{"shot": null}',
+        ],
+    )
+    def test_says_what_cannot_be_used(
+        self, feeds: Callable[..., LiveFeed], monkeypatch: pytest.MonkeyPatch, words: bytes
+    ) -> None:
+        """Garbage on its socket is a loss like any other, and the next worker is listened to."""
+        garbled = "import socket, sys, time; s = socket.socket(fileno=int(sys.argv[2])); s.send(%r); time.sleep(60)"
+        monkeypatch.setattr(live, "WORKER", garbled % words)
+        feed = feeds(pattern(retry=Retry(0.1, 0.1)))
+        until = time.monotonic() + WITHIN_S
+        while not feed.losses and time.monotonic() < until:
+            go_round(feed, 0.05)
+        assert feed.trouble is not None
+        assert "its process says what cannot be used" in feed.trouble
+        monkeypatch.undo()
+        next_shot(feed)
+
+    @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM, signal.SIGHUP, signal.SIGRTMIN + 1])
+    def test_dies_of_any_signal(self, feeds: Callable[..., LiveFeed], number: int) -> None:
+        """Also of one that has no name; only SIGTERM it outlives, which is for the daemon to act on."""
+        feed = feeds(pattern(fps=50, retry=Retry(0.05, 0.1)))
+        next_shot(feed)
+        os.kill(worker_of(), number)
+        go_round(feed, 0.5)
+        next_shot(feed)
+        assert feed.losses == (number != signal.SIGTERM)
+
+    def test_children_are_reaped_by_the_kernel(self, feeds: Callable[..., LiveFeed]) -> None:
+        """Whoever starts us may ignore SIGCHLD: how a worker ended is known all the same."""
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            feed = feeds(pattern(fps=50, retry=Retry(0.05, 0.1)))
+            next_shot(feed)
+            os.kill(worker_of(), signal.SIGKILL)
+            next_shot(feed)
+            assert feed.losses == 1
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+
+    def test_no_descriptor_is_left(self, feeds: Callable[..., LiveFeed]) -> None:
+        """Where none is to be had it is tried again, and none of those that are there is lost on the way."""
+        feed = feeds(pattern(fps=50, retry=Retry(0.01, 0.01)))
+        next_shot(feed)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = len(os.listdir("/proc/self/fd"))
+        try:
+            for more in range(1, 6):
+                os.kill(worker_of(), signal.SIGKILL) if feed._child else None
+                go_round(feed, 0.1)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (used + more - 3, hard))
+                go_round(feed, 0.2)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                next_shot(feed)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert len(os.listdir("/proc/self/fd")) == used
+
+    def test_spoilt_frames_are_counted(self, feeds: Callable[..., LiveFeed], caplog: pytest.LogCaptureFixture) -> None:
+        """Torn and black frames are said once, and their number is known, also when the worker is gone."""
+        with servers.mjpeg() as http:
+            feed = feeds(StreamConfig(name="test", url=f"{http.url}/cut?fps=30", freeze_timeout=0))
+            for _ in range(5):
+                next_shot(feed)
+            feed.__exit__(None, None, None)
+            assert feed.spoilt["torn"] >= 3
+            feed.__enter__()
+        with servers.mjpeg() as http:
+            black = feeds(StreamConfig(name="other", url=f"{http.url}/black", freeze_timeout=0))
+            for _ in range(3):
+                next_shot(black)
+            black.__exit__(None, None, None)
+            assert black.spoilt["black"] == 3
+            black.__enter__()
+        said = [record.getMessage() for record in caplog.records if "said once" in record.getMessage()]
+        assert [line.split(":")[0] for line in said] == ["test", "other"]
 
 
 class TestBackoff:

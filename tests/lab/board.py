@@ -22,13 +22,14 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Holding:
-    """What the daemon and all processes that descend from it hold."""
+    """What the daemon and all processes that descend from it hold; `resident_kb` is the daemon's own."""
 
     descriptors: int
     threads: int
     processes: int
     memory_files: int
     resident_kb: int
+    resident_kb_in_all: int
 
 
 class Board:
@@ -96,11 +97,12 @@ class Board:
     def holding(self) -> Holding:
         pids = [self.process.pid, *descendants(self.process.pid)]
         return Holding(
-            descriptors=sum(len(listed(f"/proc/{pid}/fd")) for pid in pids[:1]),
-            threads=sum(len(listed(f"/proc/{pid}/task")) for pid in pids[:1]),
+            descriptors=sum(len(listed(f"/proc/{pid}/fd")) for pid in pids),
+            threads=sum(len(listed(f"/proc/{pid}/task")) for pid in pids),
             processes=len(pids),
-            memory_files=sum("memfd:" in line for line in read(f"/proc/{pids[0]}/maps").splitlines()),
-            resident_kb=sum(resident_kb(pid) for pid in pids[:1]),
+            memory_files=sum("memfd:" in line for pid in pids for line in read(f"/proc/{pid}/maps").splitlines()),
+            resident_kb=resident_kb(pids[0]),
+            resident_kb_in_all=sum(map(resident_kb, pids)),
         )
 
     def stop(self) -> int:

@@ -20,7 +20,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ TIMES = {
 START_S = 5.0  # for a new worker and its camera, on a machine that is busy
 WITHIN_S = STALL_S + RETRY_S + START_S
 PAUSE_MOST_S = 1.0  # of the camera that nothing happens to
-GROWTH_MOST_KB = 6000
+GROWTH_MOST = {"resident_kb": 6000, "resident_kb_in_all": 20_000}
 SETTLE_S = 10.0
 
 
@@ -111,8 +111,8 @@ class Soak:
         os.kill(self.worker_of(camera), number)
 
     def each_program(self, number: signal.Signals) -> None:
-        for program in children(self.worker_of("program")):
-            os.kill(program, number)
+        [program] = children(self.worker_of("program"))
+        os.kill(program, number)
 
     def program_stopped(self, duration_s: float) -> None:
         """For longer than the camera waits: it is killed, and another one is started."""
@@ -121,8 +121,14 @@ class Soak:
 
     def worker_of(self, camera: str) -> int:
         """The worker that has this camera: each is told apart by what it holds or runs."""
-        [found] = [pid for pid in self.running.workers() if self.camera_of(pid) == camera]
-        return found
+        found: list[int] = []
+
+        def there() -> list[int]:
+            found[:] = [pid for pid in self.running.workers() if self.camera_of(pid) == camera]
+            return found
+
+        self.running.wait(there, WITHIN_S)
+        return found[0]
 
     def camera_of(self, pid: int) -> str:
         if children(pid):
@@ -185,27 +191,28 @@ def main() -> int:
             running.flows(camera, 60)
         soak, wrong = Soak(running, http, rtsp, options.seed), []
         began = time.monotonic()
-        soak.run(time.monotonic() + min(30.0, options.minutes * 60 / 4))  # until its memory has settled
-        before = running.holding()
+        before = after = running.holding()
         try:
+            soak.run(began + min(30.0, options.minutes * 60 / 4))  # until its memory has settled
+            time.sleep(SETTLE_S)
+            before = running.holding()
             soak.run(began + options.minutes * 60)
+            for camera in cameras(http, rtsp):
+                running.flows(camera, WITHIN_S)
+            time.sleep(SETTLE_S)
+            after = running.holding()
         except AssertionError as error:
             wrong.append(f"not recovered: {error}")
-        for camera in cameras(http, rtsp):
-            running.flows(camera, WITHIN_S)
-        time.sleep(SETTLE_S)
-        after = running.holding()
         count = sum(len(tally.seconds) for tally in soak.tallies.values())
         worst_s = max((second for tally in soak.tallies.values() for second in tally.seconds), default=0.0)
         pause_s = longest_pause_s([at for at, _ in running.arrivals["steady"]])
         for name, tally in sorted(soak.tallies.items()):
             tell(f"{name:28} {len(tally.seconds):3} times, recovered in {max(tally.seconds):5.2f} s at most")
-        for what in ("descriptors", "threads", "processes", "memory_files", "resident_kb"):
-            tell(f"{what:28} {getattr(before, what)} before, {getattr(after, what)} after")
-            if what != "resident_kb" and getattr(before, what) != getattr(after, what):
-                wrong.append(f"{what} changed")
-        if after.resident_kb - before.resident_kb > GROWTH_MOST_KB:
-            wrong.append("memory grew")
+        for item in fields(before):
+            was, is_now = getattr(before, item.name), getattr(after, item.name)
+            tell(f"{item.name:28} {was} before, {is_now} after")
+            if is_now - was > GROWTH_MOST.get(item.name, 0):
+                wrong.append(f"{item.name} grew")
         results = sum(map(len, running.arrivals.values()))
         tell(f"longest pause of the camera that nothing happened to: {pause_s:.2f} s; {results} results in all")
         if pause_s > PAUSE_MOST_S:

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -310,7 +310,7 @@ class TestSeveral:
         assert caught.value.exit_code == 69
         assert sorted(str(caught.value).split("; ")) == [
             "cameras.bad.path: no frame could be read",
-            "cameras.late.start_timeout: no frame within 0.001 s",
+            "cameras.late.start_timeout: no frame within 0.001 s: it does not answer",
         ]
         [line] = capfd.readouterr().out.splitlines()
         assert json.loads(line)["camera"] == "good"
@@ -342,10 +342,16 @@ class TestOnce:
     @pytest.mark.usefixtures("nothing_left")
     def test_why_there_is_no_frame(self, assemble: Assemble, configure: Any) -> None:
         """What the camera's trouble was is said with it."""
-        pipeline = assemble(configure(camera={"type": "pattern", "start_timeout": "100ms"}))
-        pipeline.feeds["camera"].trouble = "the cable was pulled"
-        with pytest.raises(NoFrameError, match=r"no frame within 0\.1 s: the cable was pulled"):
-            daemon.once(pipeline)
+        camera = {
+            "type": "command",
+            "command": ["false"],
+            "format": "gray8",
+            "width": 64,
+            "height": 48,
+            "start_timeout": "4s",
+        }
+        with pytest.raises(NoFrameError, match=r"no frame within 4 s: false ended with exit status 1 after 0 frames"):
+            daemon.once(assemble(configure(camera=camera)))
 
     def test_lost_result(self, assemble: Assemble, configure: Any) -> None:
         """A result that could not be kept is a failure."""
@@ -358,6 +364,8 @@ class Skipping:
     """As much of a feed as a summary looks at."""
 
     skipped: int
+    name: str = "front"
+    spoilt: Mapping[str, int] = field(default_factory=dict)
 
 
 def test_summary() -> None:
@@ -373,4 +381,6 @@ def test_summary() -> None:
     assert daemon.summary(two, [Skipping(0), Skipping(0)]) == (
         "10 results in 2.0 s; 5.0 a second; capture 2.00 ms, inference 30.00 ms; door 4, gate 6"
     )
+    spoilt = daemon.summary(one, [Skipping(0, "door", {"torn": 3, "lost": 1})])
+    assert spoilt.endswith("; 3 live frames dropped; door: 3 times torn, 1 times lost")
     assert daemon.summary(Counts(started=time.monotonic()), []) == "0 results in 0.0 s"

@@ -422,3 +422,16 @@ class TestRealCameras:
         with feeds["seldom"], feeds["often"]:
             turns.serve(lambda: bool(turns.taken["seldom"]) and len(turns.taken["often"]) >= 30)
         assert len(turns.taken["seldom"]) == 1
+
+
+def test_a_late_answer_makes_no_other_stale(made: Callable[..., dict[str, Feed]], clock: Callable[[], float]) -> None:
+    """A camera that answers late is served; no other is asked meanwhile, whose frame would be old before its turn came."""
+    slow, other = Made("slow", frames=5, silent=True), Made("other")
+    turns = Turns(made(slow, other))
+    assert turns.next(until=clock() + 2 * PATIENCE_S) is None
+    slow.answer()
+    other.frames = 5
+    lane = turns.next()
+    assert lane is not None
+    assert lane.key == "slow"
+    assert other.wanted == 0

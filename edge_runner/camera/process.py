@@ -1,4 +1,4 @@
-"""What worker and program have in common: they die with whoever started them, and how they ended is said in words."""
+"""What is asked of the system for a process: to die with whoever started it, to keep its memory, to say how it ended."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = 1 << 28
 
 
 def die_with_parent(parent: int) -> Callable[[], None]:
@@ -27,6 +30,14 @@ def die_with_parent(parent: int) -> Callable[[], None]:
                 leave(1)
 
     return guard
+
+
+def keep_memory() -> None:
+    """Let glibc keep what was freed of a frame's size for the next one: given back, each page of it costs a fault every time."""
+    with suppress(AttributeError):  # not every C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def signal_name(number: int) -> str:

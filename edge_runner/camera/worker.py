@@ -28,7 +28,7 @@ from edge_runner.camera import CAMERAS
 from edge_runner.camera.base import Camera, CameraConfig, Grab
 from edge_runner.camera.develop import Developed, Developer, Slot
 from edge_runner.camera.pixels import black
-from edge_runner.camera.process import die_with_parent
+from edge_runner.camera.process import die_with_parent, keep_memory
 from edge_runner.camera.shared import Block
 from edge_runner.errors import EdgeRunnerError
 from edge_runner.fields import load
@@ -64,6 +64,7 @@ def main() -> None:
     die_with_parent(order.parent)()
     _say(link, begun=True)
     logging.basicConfig(handlers=[_Forward(link)], level=order.level)
+    keep_memory()
     cv2.setNumThreads(1)  # the other cores are the model's
     try:
         block = Block(order.prepare.shape, order.prepare.dtype, [int(argument) for argument in sys.argv[2:4]])

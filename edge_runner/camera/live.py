@@ -77,7 +77,7 @@ class LiveFeed(Feed):
         self._start_at = time.monotonic()
         self._lost_at: float | None = None
         self._said: dict[str, tuple[float, int]] = {}
-        self._quiet = False
+        self._quiet = self._spoken = False
         self._again = self.config
         self._noticed: set[str] = set()
         self._stuck = False
@@ -262,6 +262,7 @@ class LiveFeed(Feed):
         if self._quiet:
             self._said[gist] = said_at, times + 1
         else:
+            self._spoken = True
             if len(self._said) >= MOST_SAID:
                 self._said.clear()
             self._said[gist] = now, 0
@@ -272,8 +273,11 @@ class LiveFeed(Feed):
         child.flowing_since = child.flowing_since or time.monotonic()
         if self._lost_at is not None:
             outage_s = time.monotonic() - self._lost_at
-            log.log(self._level(logging.WARNING), "%s: frames again after %.1f s", self.name, outage_s)
+            log.log(
+                logging.WARNING if self._spoken else logging.DEBUG, "%s: frames again after %.1f s", self.name, outage_s
+            )
         self._lost_at = self.trouble = None
+        self._spoken = False
 
 
 class Numbers:

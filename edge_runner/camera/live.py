@@ -69,7 +69,7 @@ class LiveFeed(Feed):
 
     def __enter__(self) -> LiveFeed:
         self._block = Block(self._prepare.shape, self._prepare.dtype)
-        self.trouble = "it does not answer"
+        self.trouble = None
         self.losses = 0
         self._spoilt: Counter[str] = Counter()
         self._child: Child | None = None

@@ -76,8 +76,8 @@ def _first_shots(pipeline: Pipeline) -> Iterator[tuple[Lane, Shot]]:
 
 
 def _no_frame(lane: Lane) -> NoFrameError:
-    why = f": {lane.feed.trouble}" if lane.feed.trouble else ""
-    return NoFrameError(f"no frame within {lane.feed.config.start_timeout:g} s{why}", key=f"{lane.key}.start_timeout")
+    why = lane.feed.trouble or "it does not answer"
+    return NoFrameError(f"no frame within {lane.feed.config.start_timeout:g} s: {why}", key=f"{lane.key}.start_timeout")
 
 
 def _loop(pipeline: Pipeline, signals: Signals) -> str:

@@ -213,7 +213,7 @@ class TestFailures:
         hurry.start()
         message = failed(run_cli("--once", "--config", path), 69)
         hurry.join()
-        assert re.fullmatch(rf"{path}:\d+: camera\.start_timeout: no frame within 0\.2 s", message)
+        assert re.fullmatch(rf"{path}:\d+: camera\.start_timeout: no frame within 0\.2 s: it does not answer", message)
 
     def test_failed_while_running(self, run_cli: Run, configure: Any, colours: Path) -> None:
         """Lost results are 1, with `--once` too."""

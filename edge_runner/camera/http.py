@@ -24,7 +24,7 @@ from edge_runner.errors import CameraError
 from edge_runner.frame import Stamp
 
 CONNECT_S = 10.0
-CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 18  # a frame in one piece, mostly: each piece costs a turn of the reader
 STREAM_TYPES = (
     "multipart/",
     "video/x-motion-jpeg",

@@ -37,7 +37,7 @@ TIMES = {
 }  # fmt: skip
 START_S = 5.0  # for a new worker and its camera, on a machine that is busy
 WITHIN_S = STALL_S + RETRY_S + START_S
-PAUSE_MOST_S = 1.0  # of the camera that nothing happens to
+PAUSE_MOST_S = 1.5  # of the camera that nothing happens to
 GROWTH_MOST = {"resident_kb": 6000, "resident_kb_in_all": 20_000}
 SETTLE_S = 10.0
 

@@ -70,7 +70,7 @@ RULES = [
     Rule("pipeline",         ("config", "settings", *NOUNS, *SIDE_BY_SIDE), CHILDREN),
     Rule("service",          None, ("tools", "cli", "builder", *CHILDREN)),
     Rule("service.turns",    (*NOUNS, "camera.feed")),
-    Rule("camera.feed",      (*NOUNS, "camera"), ("camera.live", "camera.worker", "camera.shared", "subprocess")),
+    Rule("camera.feed",      (*NOUNS, "camera"), ("camera.live", "camera.child", "camera.worker", "camera.shared", "subprocess")),
     Rule("camera.develop",   (*NOUNS, "camera.base"), CHILDREN),
     Rule("camera.pixels",    (*NOUNS, "camera.base", "camera.jpeg"), CHILDREN),
     Rule("camera.shared",    NOUNS, CHILDREN),
@@ -93,12 +93,12 @@ ONLY_IN = {
     "ai_edge_litert": ("model.interpreter",),
     "paho": ("output.mqtt",),
     "argparse": ("cli", "builder"),
-    "signal": ("service", "model.probe", "builder", "camera.worker", "camera.live", "camera.program", "camera.process"),
-    "subprocess": ("model.probe", "builder", "camera.live", "camera.program", "camera.devices"),
-    "pickle": ("builder", "camera.worker", "camera.live"),
-    "socket": ("settings", "camera.worker", "camera.live", "camera.http"),
+    "signal": ("service", "model.probe", "builder", "camera.worker", "camera.child", "camera.program", "camera.process"),
+    "subprocess": ("model.probe", "builder", "camera.child", "camera.program", "camera.devices"),
+    "pickle": ("builder", "camera.worker", "camera.child"),
+    "socket": ("settings", "camera.worker", "camera.child", "camera.http"),
     "http": ("camera.http",),
-    "fcntl": ("camera.shared", "camera.live", "camera.program", "camera.videodev"),
+    "fcntl": ("camera.shared", "camera.child", "camera.program", "camera.videodev"),
     "mmap": ("camera.shared", "camera.v4l2", "camera.jpeg"),
     "ctypes": (
         "service.device", "camera.process", "camera.devices", "camera.v4l2", "camera.videodev",
@@ -108,15 +108,15 @@ ONLY_IN = {
 # What is done in these places only, whatever it is called by.
 ONLY_THERE = {
     r"\.ioctl\(": ("camera.videodev",),
-    r"memfd_create\(": ("camera.shared", "camera.live", "model.interpreter"),
+    r"memfd_create\(": ("camera.shared", "camera.child", "model.interpreter"),
     r"VideoCapture\(": ("camera.video", "camera.rtsp"),
-    r"killpg\(": ("camera.live", "builder"),
+    r"killpg\(": ("camera.child", "builder"),
     r"os\.fork\(|set_start_method": (),
 }
 
 ANY_CAMERA = ("camera", "camera.base", "camera.feed")  # all that is known of cameras outside of them
 LIVE = (
-    "live", "worker", "shared", "v4l2", "videodev", "access", "devices", "program", "rpicam", "command", "mjpeg",
+    "live", "child", "worker", "shared", "v4l2", "videodev", "access", "devices", "program", "rpicam", "command", "mjpeg",
     "stream", "http", "rtsp", "pattern",
 )  # fmt: skip
 
@@ -334,7 +334,7 @@ def test_a_live_camera_needs_no_other(configure: Any) -> None:
     found = ours_in(
         loaded(f"from edge_runner.cli import main\nassert main(['--config', {str(path)!r}, '--once']) == 0")
     )
-    needed = {f"camera.{name}" for name in ("live", "worker", "shared", "pattern")}
+    needed = {f"camera.{name}" for name in ("live", "child", "worker", "shared", "pattern")}
     assert found & {f"camera.{name}" for name in LIVE} == needed
 
 

@@ -183,22 +183,20 @@ class _Again(urllib.request.BaseHandler):
         response.close()
 
 
-class _Http(urllib.request.HTTPHandler):
+class _HandsOut:
     """Hands out the connection's socket, by which a reader that waits can be woken."""
 
     def __init__(self, connected: Any) -> None:
         super().__init__()
         self._connected = connected
 
+
+class _Http(_HandsOut, urllib.request.HTTPHandler):
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(functools.partial(_Connection, connected=self._connected), request)
 
 
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, connected: Any) -> None:
-        super().__init__()
-        self._connected = connected
-
+class _Https(_HandsOut, urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(functools.partial(_TlsConnection, connected=self._connected), request)
 

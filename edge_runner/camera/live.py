@@ -1,42 +1,30 @@
 """A live camera as the daemon sees it: a worker process that is watched by the clock, ended when it is of no use, and started anew.
 
-All of it happens within `poll`, which waits for nothing: no thread, and no camera that holds up another.
+All of it happens within `poll`, which waits for nothing but, for a moment, how a worker ended: no thread, and no camera that holds
+up another.
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
-import json
 import logging
 import math
 import os
-import pickle
 import random
 import re
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 from edge_runner.camera.base import LiveConfig, Retry, without_credentials
+from edge_runner.camera.child import GRACE_S, Child
 from edge_runner.camera.feed import Feed
-from edge_runner.camera.process import signal_name
 from edge_runner.camera.shared import Block
-from edge_runner.camera.worker import MESSAGE_BYTES, WANT, WANT_EXACT, Order
+from edge_runner.camera.worker import WANT, WANT_EXACT, Order
 from edge_runner.frame import Geometry, Prepare, Shot, Stamp
 
-# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
-WORKER = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.camera import worker; worker.main()"
-GRACE_S = 3.0  # for a worker that was told to end
 LEAVE_S = 5.0  # for one that was killed: longer takes only a driver that hangs
-FATE_S = 0.1  # until a process whose socket ended can be waited for
 LOOK_S = 0.5  # between two looks at the clock
 QUIET_S = 3600.0  # in which the same trouble is said once
 MOST_SAID = 50
@@ -92,11 +80,11 @@ class LiveFeed(Feed):
 
     def __exit__(self, *_: object) -> None:
         self.leave()
-        self._note_spoilt()
         if self._child:
             if not self._child.wait(GRACE_S + LEAVE_S):
                 log.warning("%s: its process does not die; the driver hangs", self.name)
             self._child = None
+        self._add_up()
         self._forget_frame()
         self._block.close()
         del self._block
@@ -146,13 +134,14 @@ class LiveFeed(Feed):
     def spoilt(self) -> dict[str, int]:
         return {**self._spoilt, "lost": self.losses} if self.losses else dict(self._spoilt)
 
-    def _note_spoilt(self) -> None:
-        """Keep a worker's figures before they are cleared for the next."""
+    def _add_up(self) -> None:
+        """Keep the figures of a worker that has gone, and clear them for the next."""
         self._spoilt.update({name: count for name in SPOILT if (count := getattr(self._block.figures, name))})
+        self._block.figures.clear()
 
     def _start(self) -> None:
         self._stuck = False
-        self._block.figures.clear()
+        self._add_up()
         try:
             self._child = Child(Order(self._again, self._prepare, os.getpid(), logging.getLogger().level), self._block)
         except OSError as error:
@@ -248,7 +237,6 @@ class LiveFeed(Feed):
         self.trouble = why
         self._lost_at = self._lost_at or now
         self._numbers.begin_again(self._block.figures.frames)
-        self._note_spoilt()
         self._forget_frame()
         delay_s = self._backoff.next(flowed_s)
         self._start_at = now + delay_s
@@ -272,10 +260,8 @@ class LiveFeed(Feed):
     def _recover(self, child: Child) -> None:
         child.flowing_since = child.flowing_since or time.monotonic()
         if self._lost_at is not None:
-            outage_s = time.monotonic() - self._lost_at
-            log.log(
-                logging.WARNING if self._spoken else logging.DEBUG, "%s: frames again after %.1f s", self.name, outage_s
-            )
+            level = logging.WARNING if self._spoken else logging.DEBUG
+            log.log(level, "%s: frames again after %.1f s", self.name, time.monotonic() - self._lost_at)
         self._lost_at = self.trouble = None
         self._spoken = False
 
@@ -314,123 +300,3 @@ class Backoff:
         longer = self._whole_s * 2 if flowed_s <= self._whole_s else 0.0
         self._whole_s = min(max(longer, self._retry.first), max(self._retry.max, self._retry.first))
         return self._whole_s * random.uniform(0.5, 1.0)
-
-
-class Child:
-    """One worker process. It leads a process group of its own, with whatever its camera may start; all of it ends together."""
-
-    def __init__(self, order: Order, block: Block) -> None:
-        """Start it. Raise OSError where this board cannot start another process."""
-        self.started_at = time.monotonic()
-        self.begun_at: float | None = None
-        self.opened = False
-        self.flowing_since: float | None = None
-        self.logged = 0
-        self.failed: str | None = None
-        self.talks = True
-        self.leaving = False
-        self.kill_at = 0.0
-        if (
-            signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
-        ):  # inherited: the kernel would reap it, and nobody hear how it ended
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        with ExitStack() as undo:
-            self._errors = os.memfd_create("edge-runner-stderr", os.MFD_CLOEXEC)
-            undo.callback(os.close, self._errors)
-            fcntl.fcntl(self._errors, fcntl.F_SETFL, os.O_APPEND)
-            self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            undo.callback(self._link.close)
-            with theirs:
-                handed = (theirs.fileno(), *block.descriptors)
-                self._link.setblocking(False)
-                self._link.send(pickle.dumps(order))
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", WORKER, os.pathsep.join(sys.path), *map(str, handed)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._errors,
-                    pass_fds=handed,
-                    start_new_session=True,
-                )
-            undo.pop_all()
-
-    def fileno(self) -> int:
-        return self._link.fileno()
-
-    def say(self, message: bytes) -> None:
-        with suppress(ConnectionError):  # it has gone; the end of its socket says so as well
-            self._link.send(message)
-
-    def messages(self) -> Iterator[dict[str, Any]]:
-        """What has come from it; `talks` is false after the last."""
-        while self.talks:
-            try:
-                data = self._link.recv(MESSAGE_BYTES)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                data = b""
-            if not data:
-                self.talks = False
-                return
-            message: dict[str, Any] = json.loads(data)
-            self.failed = message.get("failed", self.failed)
-            yield message
-
-    def fate(self) -> str:
-        """Why its socket ended, in a few words."""
-        until = time.monotonic() + FATE_S
-        while (done := self._done()) is None and time.monotonic() < until:
-            time.sleep(0.001)  # its descriptors are closed a moment before it can be waited for
-        if done is None:
-            return "its process broke off"
-        if done.si_code == os.CLD_EXITED:
-            return f"its process ended with {done.si_status}{self._last_words()}"
-        return f"its process died of {signal_name(done.si_status)}{self._last_words()}"
-
-    def end(self, *, kill: bool = False) -> None:
-        """Let it close its camera and go, within GRACE_S; or kill it now."""
-        self.leaving = True
-        self.kill_at = time.monotonic() + (0.0 if kill else GRACE_S)
-        with suppress(OSError):
-            self._link.shutdown(socket.SHUT_RDWR)
-        self.talks = False
-        self.gone()
-
-    def gone(self) -> bool:
-        """Whether all of it has ended and everything was given back. Kills what had its time."""
-        if self._process.returncode is not None:
-            return True
-        done = self._done()
-        if done is None and time.monotonic() < self.kill_at:
-            return False
-        with suppress(
-            ProcessLookupError, PermissionError
-        ):  # the process, not reaped yet, keeps its group's number from others
-            os.killpg(self._process.pid, signal.SIGKILL)
-        if done is None:
-            return False
-        self._process.wait()
-        self._link.close()
-        os.close(self._errors)
-        return True
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until it has gone."""
-        until = time.monotonic() + timeout_s
-        while not self.gone():
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.005)
-        return True
-
-    def _done(self) -> os.waitid_result | None:
-        """How it ended, without reaping it; None while it runs."""
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-
-    def _last_words(self) -> str:
-        """The last line that was written to its standard error, by Python or by a library."""
-        size = os.fstat(self._errors).st_size
-        text = os.pread(self._errors, 4096, max(0, size - 4096)).decode("utf-8", "replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return f": {lines[-1][:300]}" if lines else ""

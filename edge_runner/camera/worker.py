@@ -83,7 +83,7 @@ class Worker:
     def __init__(self, link: socket.socket, camera: Camera, develop: Developer, block: Block) -> None:
         self._link, self._camera, self._develop, self._block = link, camera, develop, block
         self._slot = Slot(0, block.input)
-        self._lock = threading.Lock()  # over the four below
+        self._lock = threading.Lock()  # over the three below
         self._newest: Grab | None = None
         self._wanted: bytes | None = None
         self._offered = False

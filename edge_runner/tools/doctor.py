@@ -21,9 +21,10 @@ import numpy as np
 
 from edge_runner.camera import CAMERAS, access, devices
 from edge_runner.camera.base import CameraConfig, LiveConfig, Retry
+from edge_runner.camera.child import WORKER
 from edge_runner.camera.devices import DEV, PROC, SYS, CsiCamera, Device, Offer, Size
 from edge_runner.camera.feed import Feed, make_feed
-from edge_runner.camera.live import WORKER, LiveFeed
+from edge_runner.camera.live import LiveFeed
 from edge_runner.errors import CameraError, EdgeRunnerError, SettingError, blamed
 from edge_runner.fields import listed, load
 from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor

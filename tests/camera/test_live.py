@@ -18,7 +18,7 @@ import pytest
 from lab import servers
 from lab.board import children, descendants, read, runs
 
-from edge_runner.camera import live
+from edge_runner.camera import child
 from edge_runner.camera.base import LiveConfig, Retry
 from edge_runner.camera.command import CommandConfig
 from edge_runner.camera.feed import Feed, make_feed
@@ -260,7 +260,7 @@ class TestWhatAWorkerMayDo:
     ) -> None:
         """Garbage on its socket is a loss like any other, and the next worker is listened to."""
         garbled = "import socket, sys, time; s = socket.socket(fileno=int(sys.argv[2])); s.send(%r); time.sleep(60)"
-        monkeypatch.setattr(live, "WORKER", garbled % words)
+        monkeypatch.setattr(child, "WORKER", garbled % words)
         feed = feeds(pattern(retry=Retry(0.1, 0.1)))
         until = time.monotonic() + WITHIN_S
         while not feed.losses and time.monotonic() < until:
@@ -318,14 +318,18 @@ class TestWhatAWorkerMayDo:
                 next_shot(feed)
             feed.__exit__(None, None, None)
             assert feed.spoilt["torn"] >= 3
-            feed.__enter__()
         with servers.mjpeg() as http:
-            black = feeds(StreamConfig(name="other", url=f"{http.url}/black", freeze_timeout=0))
+            config = StreamConfig(name="other", url=f"{http.url}/black", freeze_timeout=0, retry=Retry(60.0, 60.0))
+            black = feeds(config)
             for _ in range(3):
                 next_shot(black)
+            os.kill(worker_of(), signal.SIGKILL)
+            while not black.losses:
+                go_round(black, 0.05)
             black.__exit__(None, None, None)
-            assert black.spoilt["black"] == 3
-            black.__enter__()
+            assert black.spoilt == {"black": 3, "lost": 1}
+        for each in (feed, black):  # the fixture closes them
+            each.__enter__()
         said = [record.getMessage() for record in caplog.records if "said once" in record.getMessage()]
         assert [line.split(":")[0] for line in said] == ["test", "other"]
 

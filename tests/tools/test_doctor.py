@@ -19,9 +19,9 @@ from lab import servers
 from edge_runner import cli
 from edge_runner.camera import access, devices
 from edge_runner.camera.base import CameraConfig
+from edge_runner.camera.child import WORKER
 from edge_runner.camera.command import CommandConfig
 from edge_runner.camera.devices import Device, Offer, Size
-from edge_runner.camera.live import WORKER
 from edge_runner.camera.pattern import PatternConfig
 from edge_runner.camera.rpicam import RpicamConfig
 from edge_runner.camera.v4l2 import V4l2Config

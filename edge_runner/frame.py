@@ -32,7 +32,24 @@ class TensorSpec:
         """Real values: float32 of a quantised tensor, a copy of any other."""
         if not self.quantized:
             return values.copy()
-        return ((values.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
+        if values.dtype.itemsize > 2:
+            return ((values.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
+        real = values.astype(
+            np.float32
+        )  # exact, and so is the difference: the product alone is rounded, as it is above
+        real -= np.float32(self.zero_point)
+        real *= np.float32(self.scale)
+        return real
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What makes the values of an output: an `operator` (empty: it is an input or a constant), whose output number `slot`,
+    from 0, it is; `reads` has the shapes of what the operator reads."""
+
+    operator: str
+    slot: int = 0
+    reads: tuple[tuple[int, ...], ...] = ()
 
 
 def differences(one: Tensor, other: Tensor) -> Tensor:

@@ -177,26 +177,37 @@ def build_engine(settings: Settings) -> Engine:
             f"{model.path} has {len(interpreter.inputs)} inputs ({listed}); a camera's picture feeds just one",
             key="model.path",
         )
+    preprocessor = None
     with _noted(errors):
         preprocessor = Preprocessor(_recipe(settings, model), interpreter.inputs[0])
     with _noted(errors):
-        task = build_task(model, interpreter, settings.task or {})
+        task = build_task(model, interpreter, preprocessor, settings.task or {})
     replayed = None
     if not errors and settings.model.check_goldens and model.manifest:
         with _noted(errors):
             replayed = replay_goldens(model, interpreter)
     if errors:
         raise errors[0] if len(errors) == 1 else Several(errors)
+    assert preprocessor is not None
     if model.manifest and model.manifest.proof.get("verdict") != "passed":
         why = "; ".join(model.manifest.proof.get("objections", ())) or "its answers are not the SavedModel's"
         log.warning("%s: the proof of this bundle failed when it was built: %s", model.path, why)
     if preprocessor.doubt:
         log.warning("%s: %s", model.path, preprocessor.doubt)
+    if task.decided:
+        log.info("%s: %s", model.path, decided(task))
     return Engine(model, interpreter, preprocessor, task, replayed)
 
 
-def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any]) -> Task:
-    """The task of a model: what its manifest says of it, with what is given put over that."""
+def decided(task: Task) -> str:
+    """The keys that a task decided by itself: `task.decoder is yolov8, by the shapes of the outputs`."""
+    return "; ".join(f"task.{key} is {value}" for key, value in task.decided.items())
+
+
+def build_task(
+    model: Model, interpreter: Interpreter, preprocessor: Preprocessor | None, given: Mapping[str, Any]
+) -> Task:
+    """The task of a model: what its manifest says of it, with what is given put over that. `preprocessor` None: no pictures."""
     says = dict(model.manifest.task) if model.manifest else {}
     name = given.get("type") or says.get("type") or DEFAULT_TASK
     if name not in TASKS:
@@ -213,7 +224,8 @@ def build_task(model: Model, interpreter: Interpreter, given: Mapping[str, Any])
         task_config = config.check({**says, **given}, cls.Config, f"the task of {model.path}")
     except ConfigError as error:
         raise ModelError("; ".join(error.problems), key="task") from error
-    facts = ModelFacts(interpreter.outputs, model.graph.endings(), model.labels, model.labels_source)
+    size = (preprocessor.width, preprocessor.height) if preprocessor else None
+    facts = ModelFacts(interpreter.outputs, model.graph.endings(), model.labels, model.labels_source, size)
     task: Task = cls(task_config, facts)
     return task
 
@@ -225,11 +237,11 @@ def replay_goldens(model: Model, interpreter: Interpreter) -> str:
     """
     assert model.manifest is not None
     stored = goldens.read_goldens(model.path / GOLDENS)
-    task = build_task(model, interpreter, {})
     recipe = model.manifest.preprocess
     _refuse(model, goldens.recipe_differences(stored, recipe))
     preprocessor = Preprocessor(recipe, interpreter.inputs[0]) if recipe else None
-    deviations = goldens.replay(stored, preprocessor, interpreter, task.same_answer)
+    task = build_task(model, interpreter, preprocessor, {})
+    deviations = goldens.replay(stored, preprocessor, interpreter, task.same_answer, task.chosen)
     _refuse(model, [fault for deviation in deviations for fault in deviation.faults])
     return goldens.summary(stored, deviations)
 

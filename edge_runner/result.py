@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # numpy, which takes time to import
+    from edge_runner.frame import Tensor
 
 SCHEMA = 1
 SIGNIFICANT_DIGITS = 6
@@ -28,31 +33,113 @@ class Classification:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """One thing that was found. `box` is (x0, y0, x1, y1) in fractions of the upright frame, within 0..1; `score` 0..1."""
+
+    label: str
+    index: int
+    score: float
+    box: tuple[float, float, float, float]
+
+    def plain(self) -> dict[str, Any]:
+        box = list(map(rounded, self.box))
+        return {"label": self.label, "index": self.index, "score": rounded(self.score), "box": box}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One class of a segmented frame; `area` is the fraction of the upright frame that it covers."""
+
+    label: str
+    index: int
+    area: float
+
+    def plain(self) -> dict[str, Any]:
+        return {"label": self.label, "index": self.index, "area": rounded(self.area)}
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The class of every part of the upright frame.
+
+    `classes` is uint8 or uint16 [height, width] and spans the whole frame, in the model's resolution or in the frame's own; where
+    the model saw nothing (a crop), it has the largest number of its type. `png` is the same as a file, where it was asked for.
+    """
+
+    classes: Tensor
+    png: bytes | None = None
+
+    def plain(self) -> dict[str, Any]:
+        height, width = self.classes.shape
+        return {"width": width, "height": height, "png": base64.b64encode(self.png or b"").decode()}
+
+
+@dataclass(frozen=True)
+class Keypoint:
+    """One point of a body: (`x`, `y`) in fractions of the upright frame, within 0..1, and its `score`, 0..1.
+
+    `person` is the place of its detection among the result's, from 0, where a model tells several people apart.
+    """
+
+    name: str
+    x: float
+    y: float
+    score: float
+    person: int | None = None
+
+    def plain(self) -> dict[str, Any]:
+        fields = {"name": self.name, "x": rounded(self.x), "y": rounded(self.y), "score": rounded(self.score)}
+        return fields if self.person is None else {**fields, "person": self.person}
+
+
+@dataclass(frozen=True)
 class RawTensor:
-    """An output as it is: `values` flat, in the order of C, numbers of `dtype`; real values where it was quantised."""
+    """An output as it is, real values where it was quantised, numbers of `dtype`.
+
+    `values` are flat, in the order of C; None where they are too many for a line, and `array` [shape] has them instead.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    values: tuple[float | int | bool | None, ...]
+    values: tuple[float | int | bool | None, ...] | None
+    array: Tensor | None = field(default=None, compare=False)
 
     def plain(self) -> dict[str, Any]:
-        values = [rounded(value) if isinstance(value, float) else value for value in self.values]
+        values = self.values and [rounded(value) if isinstance(value, float) else value for value in self.values]
         return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype, "values": values}
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a task makes of one frame; just its own kind is set. `doubt` says why it is probably not to be trusted."""
+    """What a task makes of one frame: only what is its own is set. `doubt` says why it is probably not to be trusted."""
 
     classifications: tuple[Classification, ...] | None = None
+    detections: tuple[Detection, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
+    mask: Mask | None = field(default=None, compare=False)
+    keypoints: tuple[Keypoint, ...] | None = None
     tensors: tuple[RawTensor, ...] | None = None
     doubt: str | None = None
 
+    def plain(self) -> dict[str, Any]:
+        """What is set, as JSON has it; a mask only where it was asked for as a file."""
+        kinds = ("classifications", "detections", "segments", "keypoints", "tensors")
+        fields: dict[str, Any] = {
+            kind: [one.plain() for one in getattr(self, kind)] for kind in kinds if getattr(self, kind) is not None
+        }
+        if self.mask and self.mask.png is not None:
+            fields["mask"] = self.mask.plain()
+        return fields
+
     def words(self) -> list[str]:
         """Each answer in a word or two, for people."""
-        named = [f"{c.label} {c.score:.3f}" for c in self.classifications or ()]
-        return named + [f"{t.name} {list(t.shape)}" for t in self.tensors or ()]
+        named = [f"{one.label} {one.score:.3f}" for one in self.classifications or ()]
+        named += [f"{one.label} {one.score:.3f}" for one in self.detections or ()]
+        named += [f"{segment.label} {segment.area:.1%}" for segment in self.segments or ()]
+        if not self.detections:
+            named += [f"{point.name} {point.score:.2f}" for point in self.keypoints or ()]
+        return named + [f"{tensor.name} {list(tensor.shape)}" for tensor in self.tensors or ()]
 
 
 @dataclass(frozen=True)
@@ -78,6 +165,8 @@ class Result:
     age_ms: float | None = None
     dropped: int | None = None
     source: str | None = None
+    saved: Mapping[str, str] = field(default_factory=dict)
+    """What was saved beside the result: the kind of file, and its name."""
 
     def plain(self) -> dict[str, Any]:
         """The result as JSON has it, keys in their promised order."""
@@ -100,10 +189,8 @@ class Result:
         if self.dropped is not None:
             fields["dropped"] = self.dropped
         fields["timing_ms"] = {stage: round(ms, MILLISECOND_DIGITS) for stage, ms in self.timing_ms.items()}
-        if self.answers.classifications is not None:
-            fields["classifications"] = [c.plain() for c in self.answers.classifications]
-        if self.answers.tensors is not None:
-            fields["tensors"] = [tensor.plain() for tensor in self.answers.tensors]
+        fields.update(self.answers.plain())
+        fields.update(self.saved)
         return fields
 
     def line(self) -> str:

@@ -220,7 +220,7 @@ def _check_gate(bench: Workbench, built: Built, goldens: Goldens) -> None:
         return
     answers = bench.gate.run(built.content, [item.inputs for item in goldens.items])
     for item, outputs in zip(goldens.items, answers, strict=True):
-        wrong = compare(goldens, item, built.interpreter.outputs, outputs, built.task.same_answer)
+        wrong = compare(goldens, item, built.interpreter.outputs, outputs, built.task.same_answer, built.task.chosen)
         if wrong:
             raise ModelError(f"{bench.gate} does not answer as {bench.runtime} does: {wrong}")
 

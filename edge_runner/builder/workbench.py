@@ -232,7 +232,7 @@ class Workbench:
         logits = "sigmoid" if interpreter.outputs[0].shape[-1:] == (1,) else "softmax"
         activation = "none" if low >= 0 and high <= 1 else logits
         self.progress.say(
-            f"the last operator, {graph.endings()[0]}, does not say whether the outputs are scores; they go from {low:.4g} to"
+            f"the last operator, {graph.ending(0).operator}, does not say whether the outputs are scores; they go from {low:.4g} to"
             f" {high:.4g}: taken as {'scores' if activation == 'none' else 'logits'} (task.activation: {activation})"
         )
         return activation

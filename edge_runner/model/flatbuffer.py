@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_runner.errors import ModelError
+from edge_runner.frame import Ending
 from edge_runner.model.operators import BUILTIN_OPERATORS, CUSTOM
 
 IDENTIFIER = b"TFL3"
@@ -30,12 +31,14 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """What the file says of its main graph: operators in order, input and output tensor numbers, and its metadata's names."""
+    """What the file says of its main graph: operators in order, input and output tensor numbers, every tensor's shape, and its
+    metadata's names."""
 
     description: str
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     min_runtime: str
     size_bytes: int
 
@@ -46,22 +49,21 @@ class Graph:
             counts[operator.name, operator.version] = counts.get((operator.name, operator.version), 0) + 1
         return [(name, version, count) for (name, version), count in sorted(counts.items())]
 
-    def endings(self) -> tuple[str, ...]:
+    def endings(self) -> tuple[Ending, ...]:
         """The `ending` of every output."""
         return tuple(map(self.ending, range(len(self.outputs))))
 
-    def ending(self, output: int) -> str:
-        """The name of the operator that makes the values of the output in this position, looking through changes of form.
-
-        Empty where the output is an input or a constant.
-        """
+    def ending(self, output: int) -> Ending:
+        """What makes the values of the output in this position, looking through changes of form."""
         tensor = self.outputs[output]
         for operator in reversed(self.operators):
             if tensor in operator.outputs:
                 if operator.name not in CHANGES_OF_FORM or not operator.inputs:
-                    return operator.name
+                    # -1 stands for an input that is left out
+                    reads = tuple(self.shapes[i] if 0 <= i < len(self.shapes) else () for i in operator.inputs)
+                    return Ending(operator.name, operator.outputs.index(tensor), reads)
                 tensor = operator.inputs[0]
-        return ""
+        return Ending("")
 
 
 def read_graph(content: bytes) -> Graph:
@@ -83,8 +85,14 @@ def _graph(content: bytes) -> Graph:
         name, version, custom = codes[table.number(0, "<I")]
         operators.append(Operator(name, version, custom, table.numbers(1), table.numbers(2)))
     return Graph(
-        root.text(3), tuple(operators), main.numbers(1), main.numbers(2), _min_runtime(root), len(content)
-    )  # fmt: skip
+        root.text(3),
+        tuple(operators),
+        main.numbers(1),
+        main.numbers(2),
+        tuple(table.numbers(0) for table in main.tables(0)),
+        _min_runtime(root),
+        len(content),
+    )
 
 
 def _operator_code(table: Table) -> tuple[str, int, bool]:

@@ -68,11 +68,12 @@ class Deviation:
     """How far this machine is from the host on one golden.
 
     `levels` is of the prepared picture, in grey levels, the mean and the largest; None where there is no picture. `outputs`
-    has each output's largest difference, in its real values. `faults` are those that are not allowed, in words.
+    has each output's largest difference, in its real values; None of one that is not compared by its values. `faults` are those
+    that are not allowed, in words.
     """
 
     levels: tuple[float, float] | None = None
-    outputs: tuple[float, ...] = ()
+    outputs: tuple[float | None, ...] = ()
     faults: tuple[str, ...] = ()
 
 
@@ -109,12 +110,16 @@ def recipe_differences(goldens: Goldens, recipe: Recipe | None) -> list[str]:
 
 
 def replay(
-    goldens: Goldens, preprocessor: Preprocessor | None, interpreter: Interpreter, same_answer: SameAnswer
+    goldens: Goldens,
+    preprocessor: Preprocessor | None,
+    interpreter: Interpreter,
+    same_answer: SameAnswer,
+    chosen: Sequence[bool] = (),
 ) -> list[Deviation]:
-    """(b) and (c): how far this machine is from the host, golden by golden."""
+    """(b) and (c): how far this machine is from the host, golden by golden. `chosen` as a task has it."""
     found = []
     for number, item in enumerate(goldens.items, 1):
-        deviation = _deviation(goldens, item, preprocessor, interpreter, same_answer)
+        deviation = _deviation(goldens, item, preprocessor, interpreter, same_answer, chosen)
         where = f"golden {'picture ' if item.picture is not None else ''}{number} of {len(goldens.items)}"
         found.append(dataclasses.replace(deviation, faults=tuple(f"{where}: {fault}" for fault in deviation.faults)))
     return found
@@ -130,14 +135,19 @@ def prepared_levels(item: Golden, preprocessor: Preprocessor) -> tuple[float, fl
 
 
 def compare(
-    goldens: Goldens, item: Golden, specs: Sequence[TensorSpec], outputs: Sequence[Tensor], same_answer: SameAnswer
+    goldens: Goldens,
+    item: Golden,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[Tensor],
+    same_answer: SameAnswer,
+    chosen: Sequence[bool] = (),
 ) -> str | None:
     """Why `outputs`, real values, are not the host's to this golden; None where they are, within the tolerances."""
     for spec, output, expected in zip(specs, outputs, item.outputs, strict=True):
         if output.shape != expected.shape:
             return f"output '{spec.name}' has the shape {list(output.shape)}, the host's had {list(expected.shape)}"
-    for spec, off, tolerance in zip(specs, _off(item, outputs), goldens.tolerances, strict=True):
-        if not off <= tolerance:
+    for spec, off, tolerance in zip(specs, _off(item, outputs, chosen), goldens.tolerances, strict=True):
+        if off is not None and not off <= tolerance:
             return f"output '{spec.name}' is {off:.6g} off the host's; allowed {tolerance:.6g}"
     return same_answer(item.outputs, outputs, goldens.tolerances)
 
@@ -155,7 +165,9 @@ def summary(goldens: Goldens, deviations: Sequence[Deviation]) -> str:
         for off, tolerance in zip(deviation.outputs, goldens.tolerances, strict=True)
         if off
     ]
-    words.append(f"outputs within {max(shares):.1%} of what is allowed" if shares else "outputs equal")
+    compared = any(off is not None for deviation in deviations for off in deviation.outputs)
+    equal = "outputs equal" if compared else "answers equal"
+    words.append(f"outputs within {max(shares):.1%} of what is allowed" if shares else equal)
     return ", ".join(words)
 
 
@@ -165,6 +177,7 @@ def _deviation(
     preprocessor: Preprocessor | None,
     interpreter: Interpreter,
     same_answer: SameAnswer,
+    chosen: Sequence[bool],
 ) -> Deviation:
     if not _fit(item.inputs, interpreter.inputs) or len(item.outputs) != len(interpreter.outputs):
         stored = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in item.inputs)
@@ -172,8 +185,9 @@ def _deviation(
         return Deviation(faults=(f"its stored input is {stored}, the model's {own}",))
     levels = prepared_levels(item, preprocessor) if preprocessor and item.picture is not None else None
     outputs = interpreter.run(*item.inputs)
-    faults = (levels and _too_far(*levels), compare(goldens, item, interpreter.outputs, outputs, same_answer))
-    return Deviation(levels, _off(item, outputs), tuple(filter(None, faults)))
+    differs = compare(goldens, item, interpreter.outputs, outputs, same_answer, chosen)
+    faults = (levels and _too_far(*levels), differs)
+    return Deviation(levels, _off(item, outputs, chosen), tuple(filter(None, faults)))
 
 
 def _too_far(mean: float, most: float) -> str | None:
@@ -185,11 +199,15 @@ def _too_far(mean: float, most: float) -> str | None:
     )
 
 
-def _off(item: Golden, outputs: Sequence[Tensor]) -> tuple[float, ...]:
-    """Each output's largest difference from the host's; infinite where it has another shape."""
+def _off(item: Golden, outputs: Sequence[Tensor], chosen: Sequence[bool]) -> tuple[float | None, ...]:
+    """Each output's largest difference from the host's; infinite where it has another shape, None where it was chosen."""
     return tuple(
-        float(np.max(differences(output, expected), initial=0.0)) if output.shape == expected.shape else np.inf
-        for output, expected in zip(outputs, item.outputs, strict=True)
+        None
+        if output.shape == expected.shape and apart
+        else float(np.max(differences(output, expected), initial=0.0))
+        if output.shape == expected.shape
+        else np.inf
+        for output, expected, apart in zip(outputs, item.outputs, chosen or [False] * len(outputs), strict=True)
     )
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Geometry, Picture, Tensor, TensorSpec
+from edge_runner.frame import Ending, Geometry, Tensor, TensorSpec
 from edge_runner.result import Answers
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The model as a task sees it. `endings` names the operator that makes each output's values; `labels` may be None."""
+    """The model as a task sees it: its outputs, what makes each, and its labels, which may be None.
+
+    `size` is the input picture's (width, height); None of a model that is not fed pictures.
+    """
 
     outputs: tuple[TensorSpec, ...]
-    endings: tuple[str, ...]
+    endings: tuple[Ending, ...]
     labels: tuple[str, ...] | None
     labels_source: str
+    size: tuple[int, int] | None = None
 
 
 class Task(ABC):
-    """Turns output tensors into answers. A task must override all of this, and holds no state of a frame."""
+    """Turns output tensors into answers. A task must override `decode` and `same_answer`, and holds no state of a frame."""
 
     Config: ClassVar[type[Any]]
     SLACK: ClassVar[float] = 0.0
@@ -33,6 +37,17 @@ class Task(ABC):
     def __init__(self, config: Any, facts: ModelFacts) -> None:
         """Raise SettingError or ModelError where the model does not fit the task."""
 
+    @property
+    def decided(self) -> Mapping[str, str]:
+        """The keys of its Config that were `auto`, with what the model's outputs made of them."""
+        return {}
+
+    @property
+    def chosen(self) -> tuple[bool, ...]:
+        """Of each output, whether its values were chosen within the model, by a sort or an argmax: a hair's breadth before may
+        change them altogether, so that they are compared by `same_answer` alone. Empty: none was."""
+        return ()
+
     @abstractmethod
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """Answers from the outputs' real values, positions in fractions of the upright frame."""
@@ -40,10 +55,6 @@ class Task(ABC):
     @abstractmethod
     def same_answer(self, expected: Sequence[Tensor], got: Sequence[Tensor], tolerances: Sequence[float]) -> str | None:
         """Why the answer of `got` is another one than that of `expected`, beyond doubt; None where it is the same."""
-
-    @abstractmethod
-    def draw(self, picture: Picture, answers: Answers) -> None:
-        """Draw the answers on an upright picture, in place."""
 
 
 def check_labels(facts: ModelFacts, classes: int, output: str) -> tuple[str, ...]:

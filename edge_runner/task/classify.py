@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,30 +9,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from edge_runner.errors import ModelError, SettingError
+from edge_runner.errors import ModelError
 from edge_runner.fields import Fraction, Range
-from edge_runner.frame import Geometry, Picture, Tensor, TensorSpec
+from edge_runner.frame import Geometry, Tensor, TensorSpec
 from edge_runner.result import Answers, Classification
-from edge_runner.task import draw
 from edge_runner.task.base import ModelFacts, Task, check_labels
-
-Activation = Literal["none", "softmax", "sigmoid"]
+from edge_runner.task.scores import Activation, activate, activation_after, thresholds
 
 SCORE_ROUNDING = 0.01  # a softmax may end a little above 1
-
-# What still has to be done to the values that an operator makes, to have scores.
-ACTIVATION_AFTER: dict[str, Activation] = {
-    "SOFTMAX": "none",
-    "LOGISTIC": "none",
-    "LOG_SOFTMAX": "softmax",  # the softmax of a log-softmax is the softmax itself
-    "FULLY_CONNECTED": "softmax",
-    "CONV_2D": "softmax",
-    "DEPTHWISE_CONV_2D": "softmax",
-    "BATCH_MATMUL": "softmax",
-    "ADD": "softmax",
-    "MEAN": "softmax",
-    "AVERAGE_POOL_2D": "softmax",
-}
 
 
 @dataclass(frozen=True)
@@ -57,12 +40,12 @@ class Classify(Task):
     def __init__(self, config: ClassifyConfig, facts: ModelFacts) -> None:
         """Raise ModelError where the model has no such output, SettingError where a key does not fit the model."""
         spec = _only_output(facts.outputs)
-        self.activation = _activation(config.activation, facts.endings[0], spec)
+        self.activation = activation_after(config.activation, facts.endings[0], spec.name, alone=spec.shape[-1] == 1)
         self.binary = _is_binary(spec, self.activation, facts.labels)
         classes = 2 if self.binary else spec.shape[-1]
         self.labels = check_labels(facts, classes, spec.name)
         self.max_results = config.max_results
-        self._thresholds = _thresholds(config, self.labels)
+        self._thresholds = thresholds(config, self.labels)
 
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """The best classes over their thresholds, best first, equal ones by index. `tensors` is one, of real values."""
@@ -103,20 +86,6 @@ class Classify(Task):
             return None
         return f"the answer is '{self.labels[other]}', the host's was '{self.labels[winner]}'"
 
-    def draw(self, picture: Picture, answers: Answers) -> None:
-        """Write the labels and their scores into the upper left corner."""
-        draw.lines(picture, [f"{c.label}  {c.score:.2f}" for c in answers.classifications or ()] or ["(nothing)"])
-
-
-def activate(values: Tensor, activation: Activation) -> Tensor:
-    """Scores float64 [classes], clipped to 0..1, from float64 [classes]."""
-    if activation == "softmax":
-        powers = np.exp(values - values.max())
-        return np.asarray(powers / powers.sum())
-    if activation == "sigmoid":
-        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -500, 500))))
-    return np.clip(values, 0.0, 1.0)
-
 
 def _only_output(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
     listed = ", ".join(f"'{o.name}' {o.dtype} {list(o.shape)}" for o in outputs)
@@ -125,33 +94,6 @@ def _only_output(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
     return outputs[0]
 
 
-def _activation(wanted: Literal["auto"] | Activation, ending: str, spec: TensorSpec) -> Activation:
-    if wanted != "auto":
-        return wanted
-    if ending not in ACTIVATION_AFTER:
-        raise SettingError(
-            f"output '{spec.name}' comes from the operator {ending or '(none)'}, which does not say whether it gives"
-            " scores or logits; set none (scores 0..1), softmax or sigmoid",
-            key="task.activation",
-        )
-    activation = ACTIVATION_AFTER[ending]
-    return "sigmoid" if activation == "softmax" and spec.shape[-1] == 1 else activation
-
-
 def _is_binary(spec: TensorSpec, activation: Activation, labels: tuple[str, ...] | None) -> bool:
     """One sigmoid unit and two labels: the unit is the second label's score, as Keras trains it."""
     return spec.shape[-1] == 1 and activation != "softmax" and labels is not None and len(labels) == 2
-
-
-def _thresholds(config: ClassifyConfig, labels: tuple[str, ...]) -> Tensor:
-    """The score that each class needs, float64 [classes]; above 1 of those that are left out."""
-    for key in ("allow", "deny", "label_thresholds"):
-        for name in getattr(config, key) or ():
-            if name not in labels:
-                close = difflib.get_close_matches(name, labels, 1)
-                hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(labels[:5])}, …"
-                raise SettingError(f"the model has no label '{name}'; {hint}", key=f"task.{key}")
-    left_out = set(config.deny) | (set(labels) - set(config.allow) if config.allow is not None else set())
-    return np.array(
-        [math.inf if name in left_out else config.label_thresholds.get(name, config.score_threshold) for name in labels]
-    )

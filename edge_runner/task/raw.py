@@ -10,13 +10,11 @@ from typing import Literal
 import numpy as np
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Geometry, Picture, Tensor, differences
+from edge_runner.frame import Geometry, Tensor, differences
 from edge_runner.result import Answers, RawTensor
-from edge_runner.task import draw
 from edge_runner.task.base import ModelFacts, Task
 
 VALUES_MOST = 65_536  # of all outputs: more is no line of JSON that anybody reads
-VALUES_DRAWN = 4
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,6 @@ class Raw(Task):
                 )
         return None
 
-    def draw(self, picture: Picture, answers: Answers) -> None:
-        """Write each output's name, shape and first values into the upper left corner."""
-        draw.lines(picture, [_line(tensor) for tensor in answers.tensors or ()] or ["(nothing)"])
-
 
 def _raw(name: str, tensor: Tensor) -> RawTensor:
     """JSON has no NaN and no infinity: they become null."""
@@ -68,8 +62,3 @@ def _raw(name: str, tensor: Tensor) -> RawTensor:
         None if isinstance(value, float) and not math.isfinite(value) else value for value in tensor.ravel().tolist()
     ]
     return RawTensor(name, tensor.shape, tensor.dtype.name, tuple(values))
-
-
-def _line(tensor: RawTensor) -> str:
-    shown = " ".join("-" if value is None else f"{value:.4g}" for value in tensor.values[:VALUES_DRAWN])
-    return f"{tensor.name} {list(tensor.shape)}: {shown}{' ...' if len(tensor.values) > VALUES_DRAWN else ''}"

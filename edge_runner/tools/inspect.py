@@ -33,7 +33,7 @@ def report(path: Path) -> Iterator[str]:
     for kind, specs in (("input", interpreter.inputs), ("output", interpreter.outputs)):
         for spec in specs:
             yield f"  {kind:<7} {describe_tensor(spec)}"
-    yield f"  ends in {', '.join(ending or 'nothing' for ending in model.graph.endings())}"
+    yield f"  ends in {', '.join(ending.operator or 'nothing' for ending in model.graph.endings())}"
     if model.manifest:
         yield f"goldens: hold on this machine: {replay_goldens(model, interpreter)}"
 

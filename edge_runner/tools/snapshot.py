@@ -15,6 +15,7 @@ from edge_runner.frame import Picture, Shot
 from edge_runner.pipeline import Engine, Pipeline
 from edge_runner.result import Answers, Result
 from edge_runner.service.daemon import first_shot
+from edge_runner.task import draw
 
 STANDARD_OUTPUT = "-"
 GAP_PX = 8
@@ -45,7 +46,7 @@ def check_target(target: str) -> None:
 def side_by_side(shot: Shot, engine: Engine, answers: Answers) -> Picture:
     """Both pictures at the frame's height, uint8 [height, any, 3] BGR."""
     left = shot.picture.copy()
-    engine.task.draw(left, answers)
+    draw.draw(left, answers)
     seen = engine.preprocessor.visible(shot.input)
     height = left.shape[0]
     width = max(1, round(seen.shape[1] * height / seen.shape[0]))

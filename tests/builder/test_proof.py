@@ -9,7 +9,7 @@ import pytest
 from edge_runner.builder.proof import SCATTERED_MOST, Comparison, compared, make_goldens
 from edge_runner.builder.samples import Arrays, Pictures, made_up_pictures
 from edge_runner.builder.workbench import Built
-from edge_runner.frame import TensorSpec
+from edge_runner.frame import Ending, TensorSpec
 from edge_runner.model.bundle import read_manifest
 from edge_runner.model.flatbuffer import Graph, Operator
 from edge_runner.model.goldens import read_goldens, recipe_dict
@@ -25,11 +25,11 @@ VALUES = TensorSpec("values", (1, 4), "float32")
 
 
 def classify(*specs: TensorSpec) -> Task:
-    return Classify(ClassifyConfig(), ModelFacts(specs or (SCORES,), ("SOFTMAX",), None, "nothing"))
+    return Classify(ClassifyConfig(), ModelFacts(specs or (SCORES,), (Ending("SOFTMAX"),), None, "nothing"))
 
 
 def raw(*specs: TensorSpec) -> Task:
-    return Raw(RawConfig(), ModelFacts(specs or (VALUES,), ("ADD",) * len(specs or (VALUES,)), None, "nothing"))
+    return Raw(RawConfig(), ModelFacts(specs or (VALUES,), (Ending("ADD"),) * len(specs or (VALUES,)), None, "nothing"))
 
 
 def values(*numbers: float) -> list[np.ndarray]:
@@ -192,7 +192,7 @@ def test_tolerance_of_noise():
 def test_models_that_round(mode: str, operators: list[str], rounds: bool):
     """Noise counts of models that compute in whole numbers, those trained with fake quantisation among them."""
     used = tuple(Operator(name, 1, False, (), ()) for name in operators)
-    assert Built(mode, b"", Graph("", used, (), (), "", 0), None, None).rounds == rounds
+    assert Built(mode, b"", Graph("", used, (), (), (), "", 0), None, None).rounds == rounds
 
 
 def test_tolerance_of_noise_without_pictures():

@@ -52,7 +52,7 @@ def test_opens(bundle: Path, data: Path) -> None:
     assert model.manifest is not None
     assert model.manifest.preprocess == RECIPE
     assert model.manifest == read_manifest(bundle)
-    assert model.graph.ending(0) == "SOFTMAX"
+    assert model.graph.ending(0).operator == "SOFTMAX"
     interpreter = model.load(find_runtime())
     assert (interpreter.inputs, interpreter.outputs) == (model.manifest.inputs, model.manifest.outputs)
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from edge_runner.errors import ModelError, SettingError
-from edge_runner.frame import Geometry, TensorSpec
+from edge_runner.frame import Ending, Geometry, TensorSpec
 from edge_runner.result import Answers, Classification
+from edge_runner.task import draw
 from edge_runner.task.base import ModelFacts
-from edge_runner.task.classify import ACTIVATION_AFTER, Classify, ClassifyConfig, activate
+from edge_runner.task.classify import Classify, ClassifyConfig
+from edge_runner.task.scores import ACTIVATION_AFTER, activate
 
 pytestmark = pytest.mark.arm
 
@@ -25,7 +27,7 @@ def task(
     classes: int = 4, ending: str = "SOFTMAX", labels: Sequence[str] | None = LABELS, shape: Any = None, **settings: Any
 ) -> Classify:
     spec = TensorSpec("scores", shape or (1, classes), "float32")
-    facts = ModelFacts((spec,), (ending,), tuple(labels) if labels else None, "labels.txt")
+    facts = ModelFacts((spec,), (Ending(ending),), tuple(labels) if labels else None, "labels.txt")
     return Classify(ClassifyConfig(**settings), facts)
 
 
@@ -255,7 +257,7 @@ class TestOutputs:
     @pytest.mark.parametrize("shape", [(2, 4), (1, 8, 8, 4), (1, 4, 2), ()])
     def test_shape(self, shape: tuple[int, ...]) -> None:
         """An output that is no row of classes is refused, and shown."""
-        facts = ModelFacts((TensorSpec("boxes", shape, "float32"),), ("SOFTMAX",), None, "")
+        facts = ModelFacts((TensorSpec("boxes", shape, "float32"),), (Ending("SOFTMAX"),), None, "")
         with pytest.raises(ModelError, match=r"one output of \[1, classes\]; this model has 'boxes' float32") as caught:
             Classify(ClassifyConfig(), facts)
         assert caught.value.key == "task.type"
@@ -266,7 +268,7 @@ class TestOutputs:
         """A model with more outputs than one is no classifier; all are listed."""
         outputs = tuple(TensorSpec(f"out{n}", (1, 4), "float32") for n in range(count))
         with pytest.raises(ModelError, match="a classifier has one output") as caught:
-            Classify(ClassifyConfig(), ModelFacts(outputs, ("SOFTMAX",) * count, None, ""))
+            Classify(ClassifyConfig(), ModelFacts(outputs, (Ending("SOFTMAX"),) * count, None, ""))
         assert all(f"'out{n}' float32 [1, 4]" in str(caught.value) for n in range(count))
 
 
@@ -291,7 +293,7 @@ def test_draw() -> None:
     """The answers are written into the upper left corner; nothing found is written too."""
     for found in (Answers(classifications=(Classification("cat", 2, 0.98),)), Answers(classifications=())):
         picture = np.full((240, 320, 3), 90, np.uint8)
-        task().draw(picture, found)
+        draw.draw(picture, found)
         rows, columns = np.nonzero((picture != 90).any(axis=2))
         assert 0 < rows.max() < 60
         assert columns.min() < 20

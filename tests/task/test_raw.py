@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import Geometry, TensorSpec
+from edge_runner.frame import Ending, Geometry, TensorSpec
 from edge_runner.result import Answers, Result
-from edge_runner.task import TASKS
+from edge_runner.task import TASKS, draw
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.raw import VALUES_MOST, Raw, RawConfig
 
@@ -22,7 +22,7 @@ WHERE = Geometry(640, 480)
 
 
 def raw(*specs: TensorSpec) -> Raw:
-    return Raw(RawConfig(), ModelFacts(specs, ("ADD",) * len(specs), None, "nothing"))
+    return Raw(RawConfig(), ModelFacts(specs, (Ending("ADD"),) * len(specs), None, "nothing"))
 
 
 def floats(name: str, *shape: int) -> TensorSpec:
@@ -125,5 +125,5 @@ def test_draw() -> None:
     answers = task.decode([np.array([[0.5, math.nan, 1]], np.float32), np.zeros((1, 500), np.float32)], WHERE)
     for shown in (answers, Answers(tensors=())):
         picture = np.full((240, 320, 3), 128, np.uint8)
-        task.draw(picture, shown)
+        draw.draw(picture, shown)
         assert (picture != 128).any()

@@ -24,6 +24,9 @@ class TensorSpec:
     scale: float = 0.0
     zero_point: int = 0
 
+    def __str__(self) -> str:
+        return f"'{self.name}' {self.dtype} {list(self.shape)}"
+
     @property
     def quantized(self) -> bool:
         return self.scale != 0.0
@@ -45,11 +48,13 @@ class TensorSpec:
 @dataclass(frozen=True)
 class Ending:
     """What makes the values of an output: an `operator` (empty: it is an input or a constant), whose output number `slot`,
-    from 0, it is; `reads` has the shapes of what the operator reads."""
+    from 0, it is; `reads` has the shapes of what the operator reads, and `joins` the operators that made what a CONCATENATION
+    joins."""
 
     operator: str
     slot: int = 0
     reads: tuple[tuple[int, ...], ...] = ()
+    joins: tuple[str, ...] = ()
 
 
 def differences(one: Tensor, other: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def build_engine(settings: Settings) -> Engine:
         threads = thread_count(settings.model.threads)
     interpreter = model.load(find_runtime(settings.model.runtime), threads)
     if len(interpreter.inputs) != 1:
-        listed = ", ".join(f"'{i.name}' {i.dtype} {list(i.shape)}" for i in interpreter.inputs)
+        listed = ", ".join(map(str, interpreter.inputs))
         raise ModelError(
             f"{model.path} has {len(interpreter.inputs)} inputs ({listed}); a camera's picture feeds just one",
             key="model.path",
@@ -195,13 +195,8 @@ def build_engine(settings: Settings) -> Engine:
     if preprocessor.doubt:
         log.warning("%s: %s", model.path, preprocessor.doubt)
     if task.decided:
-        log.info("%s: %s", model.path, decided(task))
+        log.info("%s: the outputs are read as %s", model.path, task.reading)
     return Engine(model, interpreter, preprocessor, task, replayed)
-
-
-def decided(task: Task) -> str:
-    """The keys that a task decided by itself: `task.decoder is yolov8, by the shapes of the outputs`."""
-    return "; ".join(f"task.{key} is {value}" for key, value in task.decided.items())
 
 
 def build_task(

@@ -55,15 +55,23 @@ class Graph:
 
     def ending(self, output: int) -> Ending:
         """What makes the values of the output in this position, looking through changes of form."""
-        tensor = self.outputs[output]
+        tensor, operator = self._maker(self.outputs[output])
+        if operator is None:
+            return Ending("")
+        # -1 stands for an input that is left out
+        reads = tuple(self.shapes[i] if 0 <= i < len(self.shapes) else () for i in operator.inputs)
+        makers = [self._maker(i)[1] for i in operator.inputs] if operator.name == "CONCATENATION" else []
+        joins = tuple(maker.name if maker else "" for maker in makers)
+        return Ending(operator.name, operator.outputs.index(tensor), reads, joins)
+
+    def _maker(self, tensor: int) -> tuple[int, Operator | None]:
+        """The tensor that this one is another form of, and the operator that writes it; None of an input or a constant."""
         for operator in reversed(self.operators):
             if tensor in operator.outputs:
                 if operator.name not in CHANGES_OF_FORM or not operator.inputs:
-                    # -1 stands for an input that is left out
-                    reads = tuple(self.shapes[i] if 0 <= i < len(self.shapes) else () for i in operator.inputs)
-                    return Ending(operator.name, operator.outputs.index(tensor), reads)
+                    return tensor, operator
                 tensor = operator.inputs[0]
-        return Ending("")
+        return tensor, None
 
 
 def read_graph(content: bytes) -> Graph:

@@ -2,6 +2,7 @@
 
 TASKS = {
     "classify": "edge_runner.task.classify:Classify",
+    "detect": "edge_runner.task.detect:Detect",
     "raw": "edge_runner.task.raw:Raw",
 }
 """`task.type` -> where the task stands."""

@@ -25,6 +25,11 @@ class ModelFacts:
     labels_source: str
     size: tuple[int, int] | None = None
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the outputs."""
+        return tuple(spec.shape for spec in self.outputs)
+
 
 class Task(ABC):
     """Turns output tensors into answers. A task must override `decode` and `same_answer`, and holds no state of a frame."""
@@ -41,6 +46,11 @@ class Task(ABC):
     def decided(self) -> Mapping[str, str]:
         """The keys of its Config that were `auto`, with what the model's outputs made of them."""
         return {}
+
+    @property
+    def reading(self) -> str:
+        """How the outputs are read, for people; empty where there is but one way."""
+        return ""
 
     @property
     def chosen(self) -> tuple[bool, ...]:

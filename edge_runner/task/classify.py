@@ -88,7 +88,7 @@ class Classify(Task):
 
 
 def _only_output(outputs: tuple[TensorSpec, ...]) -> TensorSpec:
-    listed = ", ".join(f"'{o.name}' {o.dtype} {list(o.shape)}" for o in outputs)
+    listed = ", ".join(map(str, outputs))
     if len(outputs) != 1 or not outputs[0].shape or math.prod(outputs[0].shape) != outputs[0].shape[-1]:
         raise ModelError(f"a classifier has one output of [1, classes]; this model has {listed}", key="task.type")
     return outputs[0]

@@ -22,6 +22,7 @@ def report(pipeline: Pipeline) -> Iterator[str]:
     yield f"input    {describe_tensor(engine.interpreter.inputs[0])}"
     verdict = model.manifest.proof.get("recipe") if model.manifest else None
     yield f"recipe   {recipe}" + (f" ({verdict})" if verdict else "")
+    yield f"task     {engine.task.Config.type}{f': {engine.task.reading}' if engine.task.reading else ''}"
     for camera in pipeline.settings.sources.values():
         yield f"camera   {camera.name} ({camera.type})"
     yield f"outputs  {', '.join(config.type for config in pipeline.settings.outputs)}"

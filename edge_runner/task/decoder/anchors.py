@@ -1,0 +1,154 @@
+"""Anchors: the boxes that single-shot detectors predict offsets from, generated as the families' own tools do.
+
+A family is recognised by how many anchors it has for an input of a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_runner.frame import Tensor
+
+Sizes = Sequence[tuple[float, float]]
+"""(width, height) of each anchor of a cell, in fractions of the input."""
+Layer = tuple[int, int, Sizes]
+"""Rows and columns of cells, and what stands in each."""
+
+OCTAVES = (8, 16, 32, 64, 128)  # strides of a feature pyramid's levels 3 to 7
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of detector.
+
+    `layers` gives the anchors for an input of (width, height) pixels. `scales` divide the four offsets: of the centre's x and y,
+    in anchor sizes, and of the logarithms of width and height. With `absolute`, offsets and sizes are no such thing but pixels.
+    `background` says whether the first class is none. `numbers` is the least that a box has (more are keypoints).
+    """
+
+    layers: Callable[[int, int], Iterator[Layer]]
+    scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    absolute: bool = False
+    background: bool = False
+    numbers: int = 4
+
+    def count(self, size: tuple[int, int]) -> int:
+        """How many anchors there are for an input of (width, height) pixels."""
+        return sum(rows * columns * len(sizes) for rows, columns, sizes in self.layers(*size))
+
+    def anchors(self, size: tuple[int, int]) -> Tensor:
+        """Centre and size of each anchor, float32 [anchors, 4] (x, y, width, height), in fractions of the input."""
+        return np.concatenate([_tiled(*layer) for layer in self.layers(*size)]).astype(np.float32)
+
+    def boxes(self, offsets: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
+        """Boxes [n, 4] (x0, y0, x1, y1) in fractions of an input of `size`, from offsets [n, 4 or more] and their anchors [n, 4].
+
+        Sources: object_detection/box_coders/faster_rcnn_box_coder.py (y, x, height, width); MediaPipe's
+        tensors_to_detections_calculator with reverse_output_order (x, y, width, height).
+        """
+        if self.absolute:
+            centre = offsets[:, 0:2] / size + anchors[:, 0:2]
+            sides = offsets[:, 2:4] / size
+        else:
+            y, x, height, width = (offsets[:, i] / scale for i, scale in enumerate(self.scales))
+            centre = np.stack([x, y], axis=1) * anchors[:, 2:4] + anchors[:, 0:2]
+            # e to the 20th is half a thousand million inputs wide: no box, but a number
+            sides = np.exp(np.minimum(np.stack([width, height], axis=1), 20.0)) * anchors[:, 2:4]
+        return np.concatenate([centre - sides / 2, centre + sides / 2], axis=1)
+
+
+def families(size: tuple[int, int], anchors: int, numbers: int) -> list[str]:
+    """The families that have so many anchors for an input of (width, height) pixels, and so many numbers a box."""
+    return [
+        name
+        for name, family in FAMILIES.items()
+        if family.count(size) == anchors and (numbers == 4) == (family.numbers == 4) and numbers >= family.numbers
+    ]
+
+
+def _tiled(rows: int, columns: int, sizes: Sizes) -> Tensor:
+    """[rows * columns * sizes, 4]: row by row, cell by cell; a cell's anchors share its centre."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    centres = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 1, 2)
+    tiled = np.empty((rows * columns, len(sizes), 4))
+    tiled[..., 0:2] = centres
+    tiled[..., 2:4] = np.array(sizes)
+    return tiled.reshape(-1, 4)
+
+
+def _cells(width: int, height: int, stride: int) -> tuple[int, int]:
+    """Rows and columns."""
+    return math.ceil(height / stride), math.ceil(width / stride)
+
+
+def _ssd(width: int, height: int) -> Iterator[Layer]:
+    """SSD MobileNet: six layers from stride 16 on, each half of the one before; scales .2 to .95.
+
+    Source: object_detection/anchor_generators/multiple_grid_anchor_generator.py, create_ssd_anchors.
+    """
+    scales = [0.2 + 0.75 * i / 5 for i in range(6)] + [1.0]
+    for index, scale in enumerate(scales[:6]):
+        boxes = [(0.1, 1.0), (scale, 2.0), (scale, 0.5)]  # the first layer has fewer
+        if index:
+            between = math.sqrt(scale * scales[index + 1])
+            boxes = [(scale, ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)] + [(between, 1.0)]
+        rows, columns = _cells(width, height, 16 << index)
+        short = min(width, height)
+        sizes = [(s * math.sqrt(r) * short / width, s / math.sqrt(r) * short / height) for s, r in boxes]
+        yield rows, columns, sizes
+
+
+def _ssd_fpn(width: int, height: int) -> Iterator[Layer]:
+    """SSD with a feature pyramid (FPN, FPNLite): two scales and three ratios a cell.
+
+    Source: object_detection/anchor_generators/multiscale_grid_anchor_generator.py; anchor_scale 4 in its models.
+    """
+    for stride in OCTAVES:
+        boxes = [(4.0 * stride * 2 ** (i / 2), ratio) for ratio in (1.0, 2.0, 0.5) for i in range(2)]
+        yield *_cells(width, height, stride), [(s * math.sqrt(r) / width, s / math.sqrt(r) / height) for s, r in boxes]
+
+
+def _efficientdet(width: int, height: int) -> Iterator[Layer]:
+    """EfficientDet: three scales and three ratios a cell; the smaller Lite models (0 to 2, up to 448 pixels) have smaller ones.
+
+    Source: google/automl, efficientdet/tf2/anchors.py and hparams_config.py.
+    """
+    least = 3.0 if max(width, height) <= 448 else 4.0
+    for stride in OCTAVES:
+        boxes = [(least * stride * 2 ** (i / 3), ratio) for i in range(3) for ratio in (1.0, 2.0, 0.5)]
+        yield *_cells(width, height, stride), [(s * math.sqrt(r) / width, s / math.sqrt(r) / height) for s, r in boxes]
+
+
+def _blazeface(width: int, height: int) -> Iterator[Layer]:
+    """BlazeFace, and MediaPipe's palms: strides 8, 16, 16, 16 with two anchors each, all of the input's size.
+
+    Source: mediapipe/calculators/tflite/ssd_anchors_calculator.cc with fixed_anchor_size.
+    """
+    yield *_cells(width, height, 8), [(1.0, 1.0)] * 2
+    yield *_cells(width, height, 16), [(1.0, 1.0)] * 6
+
+
+def _blazeface_back(width: int, height: int) -> Iterator[Layer]:
+    """BlazeFace for a telephone's back camera: the same with strides twice as wide."""
+    yield *_cells(width, height, 16), [(1.0, 1.0)] * 2
+    yield *_cells(width, height, 32), [(1.0, 1.0)] * 6
+
+
+def _blazeface_full(width: int, height: int) -> Iterator[Layer]:
+    """BlazeFace of the full range: one anchor every four pixels."""
+    yield *_cells(width, height, 4), [(1.0, 1.0)]
+
+
+CODED = (10.0, 10.0, 5.0, 5.0)
+FAMILIES: dict[str, Family] = {
+    "ssd": Family(_ssd, CODED, background=True),
+    "ssd-fpn": Family(_ssd_fpn, CODED, background=True),
+    "efficientdet": Family(_efficientdet),
+    "blazeface": Family(_blazeface, absolute=True, numbers=5),
+    "blazeface-back": Family(_blazeface_back, absolute=True, numbers=5),
+    "blazeface-full-range": Family(_blazeface_full, absolute=True, numbers=5),
+}

@@ -1,0 +1,51 @@
+"""Which decoder reads a model: as it is said, or by, names, labels, grids and operators; never by values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_runner.errors import ModelError
+from edge_runner.fields import load
+from edge_runner.task.base import ModelFacts
+from edge_runner.task.decoder import DECODERS
+from edge_runner.task.decoder.base import Reading
+
+
+def read_as(facts: ModelFacts, wanted: str) -> Reading:
+    """How a model's outputs are read: as the decoder `wanted`, or, where that is auto, as the one that fits.
+
+    Raise ModelError, with the outputs and what there is, where none fits or more than one does.
+    """
+    outputs = ", ".join(map(str, facts.outputs)) or "(none)"
+    decoders = {name: load(place) for name, place in DECODERS.items()}
+    readings = [r for name, decoder in decoders.items() if wanted in ("auto", name) for r in decoder.all(facts)]
+    if not readings:
+        fits = "no decoder fits" if wanted == "auto" else f"{wanted} does not fit"
+        forms = "; ".join(f"{name}: {decoder.form}" for name, decoder in decoders.items())
+        size = "x".join(map(str, facts.size or ("?",)))
+        raise ModelError(
+            f"{fits} this model of input {size} and outputs {outputs}; there are {forms}."
+            " task.type raw writes the outputs as they are",
+            key="task.decoder",
+        )
+    likely = _likely(readings)
+    ways = "; or ".join(f"{reading.name}, {reading}" for reading in likely)
+    if len({reading.name for reading in likely}) > 1:
+        raise ModelError(f"more than one decoder fits the outputs {outputs}: {ways}; say which", key="task.decoder")
+    if len(likely) > 1:
+        raise ModelError(f"neither shapes nor names tell the outputs {outputs} apart: {ways}", key="task.decoder")
+    return likely[0]
+
+
+def _likely(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings that names, labels and grids speak for: one where they agree."""
+    told = {so: [reading for reading in readings if reading.told() is so] for so in (True, None, False)}
+    left = told[True] or told[None] or told[False]
+    labels = left[0].facts.labels
+    left = [r for r in left if labels is None or r.classes in (None, len(labels))] or left
+    grid, usual = [reading for reading in left if reading.on_grid()], [reading for reading in left if reading.usual()]
+    return (
+        [reading for reading in left if reading in grid and reading in usual]
+        or [reading for reading in left if reading in grid or reading in usual]
+        or left
+    )

@@ -106,9 +106,7 @@ class Pipeline:
             self._doubted = True
             log.warning("%s: %s (said once)", self.engine.model.path, answers.doubt)
         self._count(shot, timing_ms)
-        result = self._result(shot, answers, timing_ms)
-        self.publisher.publish(result, shot)
-        return result
+        return self.publisher.publish(self._result(shot, answers, timing_ms), shot)
 
     def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:
         return Result(
@@ -155,6 +153,12 @@ def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: Fals
         outputs[key] = load(OUTPUTS[output.type])(output)
         with _noted(errors), blamed(key):
             outputs[key].verify()
+    with _noted(errors):
+        if not errors and outputs and engine.task.arrays and not any(o.takes_arrays for o in outputs.values()):
+            raise SettingError(
+                f"{engine.task.arrays}; add an output that keeps them, {{type: npz, path: tensors}}, or raise it",
+                key="task.max_values",
+            )
     if len(errors) > 1:
         raise ConfigError([loaded.locate(error) for error in errors])
     if errors:

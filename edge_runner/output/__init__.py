@@ -3,5 +3,6 @@
 OUTPUTS = {
     "console": "edge_runner.output.console:Console",
     "jsonl": "edge_runner.output.jsonl:JsonLines",
+    "npz": "edge_runner.output.npz:Npz",
 }
 """An output's `type` -> where it stands."""

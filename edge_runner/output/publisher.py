@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 from edge_runner.errors import OutputError, blamed
 from edge_runner.frame import Shot
@@ -18,7 +19,7 @@ class Publisher:
     """One start of the daemon: `run` names it, `seq` counts its results. `outputs` maps a configuration key to each output."""
 
     def __init__(self, outputs: Mapping[str, Output]) -> None:
-        self.outputs = dict(outputs)
+        self.outputs = dict(sorted(outputs.items(), key=lambda item: not item[1].saves))
         self.run = new_run()
         self.seq = 0
         self.lost: dict[str, int] = {}
@@ -44,32 +45,38 @@ class Publisher:
         self.seq += 1
         return self.seq
 
-    def publish(self, result: Result, shot: Shot) -> None:
-        """Hand a result to every output. Raise BrokenPipeError when the last reader of the only output has gone."""
+    def publish(self, result: Result, shot: Shot) -> Result:
+        """Hand a result to every output, and return it with the names of the files that were saved beside it.
+
+        Raise BrokenPipeError when the last reader of the only output has gone.
+        """
         for key, output in self.outputs.items():
             if key not in self._gone:
-                self._hand(key, output, result, shot)
+                saved = self._hand(key, output, result, shot)
+                result = replace(result, saved={**result.saved, **saved}) if saved else result
         if self._gone and len(self._gone) == len(self.outputs):
             raise BrokenPipeError
+        return result
 
-    def _hand(self, key: str, output: Output, result: Result, shot: Shot) -> None:
+    def _hand(self, key: str, output: Output, result: Result, shot: Shot) -> Mapping[str, str] | None:
         """Warn once of an output that fails, count, and say when it works again."""
         self.writing = True
         try:
-            output.write(result, shot)
+            saved = output.write(result, shot)
         except BrokenPipeError:
             self._gone.add(key)
             if len(self.outputs) > 1:
                 log.warning("%s: whoever read it has gone; the other outputs go on", key)
-            return
+            return None
         except OutputError as error:
             self.lost[key] = self.lost.get(key, 0) + 1
             if key not in self._failing:
                 self._failing.add(key)
                 log.warning("%s: %s; results are lost there until it works again", key, error)
-            return
+            return None
         finally:
             self.writing = False
         if key in self._failing:
             self._failing.discard(key)
             log.warning("%s: works again; %d results were lost", key, self.lost[key])
+        return saved

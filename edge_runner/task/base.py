@@ -53,6 +53,11 @@ class Task(ABC):
         return ""
 
     @property
+    def arrays(self) -> str | None:
+        """Which outputs are too large for a result, and why: they need an output that takes arrays. None where all are fine."""
+        return None
+
+    @property
     def chosen(self) -> tuple[bool, ...]:
         """Of each output, whether its values were chosen within the model, by a sort or an argmax: a hair's breadth before may
         change them altogether, so that they are compared by `same_answer` alone. Empty: none was."""

@@ -9,20 +9,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edge_runner.errors import ModelError
 from edge_runner.frame import Ending, Geometry, TensorSpec
 from edge_runner.result import Answers, Result
 from edge_runner.task import TASKS, draw
 from edge_runner.task.base import ModelFacts
-from edge_runner.task.raw import VALUES_MOST, Raw, RawConfig
+from edge_runner.task.raw import Raw, RawConfig
 
 pytestmark = pytest.mark.arm
 
 WHERE = Geometry(640, 480)
 
 
-def raw(*specs: TensorSpec) -> Raw:
-    return Raw(RawConfig(), ModelFacts(specs, (Ending("ADD"),) * len(specs), None, "nothing"))
+def raw(*specs: TensorSpec, **settings: int) -> Raw:
+    return Raw(RawConfig(**settings), ModelFacts(specs, (Ending("ADD"),) * len(specs), None, "nothing"))
 
 
 def floats(name: str, *shape: int) -> TensorSpec:
@@ -70,17 +69,52 @@ def test_results_do_not_change_with_the_next_frame() -> None:
     assert (answers.tensors or ())[0].values == (1, 2)
 
 
-def test_as_many_as_a_line_holds() -> None:
-    """So many values of all outputs together are a result; one more is refused, with the outputs and both numbers."""
-    half = VALUES_MOST // 2
-    task = raw(floats("left", 1, half), floats("right", 1, half))
-    left, right = (np.zeros((1, half), np.float32) for _ in range(2))
-    assert sum(len(tensor.values) for tensor in task.decode([left, right], WHERE).tensors or ()) == VALUES_MOST
-    with pytest.raises(ModelError) as caught:
-        task.decode([left, np.zeros((1, half + 1), np.float32)], WHERE)
-    message = str(caught.value)
-    assert all(word in message for word in (f"{VALUES_MOST + 1:,}", f"{VALUES_MOST:,}", "'left'", "'right'")), message
-    assert caught.value.exit_code == 78
+def kept(task: Raw, *sizes: int) -> list[str]:
+    """What becomes of outputs of so many values."""
+    found = task.decode([np.zeros((1, size), np.float32) for size in sizes], WHERE).tensors or ()
+    assert all((tensor.values is None) == (tensor.array is not None) for tensor in found)
+    assert [tensor.shape for tensor in found] == [(1, size) for size in sizes]
+    return ["array" if tensor.values is None else "values" for tensor in found]
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes", "expected"),
+    [
+        (10, (10,), ["values"]),
+        (10, (11,), ["array"]),
+        (10, (5, 5), ["values", "values"]),
+        (10, (5, 6), ["values", "array"]),  # the largest goes first
+        (10, (6, 5), ["array", "values"]),
+        (10, (3, 100, 7, 90), ["values", "array", "values", "array"]),
+        (0, (1,), ["array"]),
+        (0, (0,), ["values"]),
+    ],
+)
+def test_what_is_too_large_for_a_line(most: int, sizes: tuple[int, ...], expected: list[str]) -> None:
+    """A result holds max_values numbers of all outputs together; the largest outputs become arrays until the rest fits."""
+    task = raw(*(floats(f"x{i}", 1, size) for i, size in enumerate(sizes)), max_values=most)
+    assert kept(task, *sizes) == expected
+    assert (task.arrays is not None) == ("array" in expected)
+
+
+def test_says_which_are_too_large() -> None:
+    """What needs an output of its own is named, with its shape and the limit."""
+    task = raw(floats("small", 1, 3), floats("large", 1, 70, 70))
+    assert task.arrays == "'large' float32 [1, 70, 70]: more numbers than a result may hold (task.max_values 4,096)"
+    assert raw(floats("small", 1, 4096)).arrays is None
+
+
+def test_an_array_in_json_is_null() -> None:
+    """A tensor whose values went elsewhere keeps its name, shape and dtype."""
+    [tensor] = raw(floats("large", 1, 9), max_values=8).decode([np.zeros((1, 9), np.float32)], WHERE).tensors or ()
+    assert tensor.plain() == {"name": "large", "shape": [1, 9], "dtype": "float32", "values": None}
+
+
+def test_outputs_that_grow() -> None:
+    """Outputs that were small when the model was loaded, and are not any more, are told of."""
+    task = raw(floats("grows", 1, 1))
+    assert task.decode([np.zeros((1, 1), np.float32)], WHERE).doubt is None
+    assert "5,000" in str(task.decode([np.zeros((1, 5000), np.float32)], WHERE).doubt)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Tensors that are too large for a line of JSON, as NumPy's .npz files beside the results, which name them."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+
+from edge_runner.fields import OutputPath, Range, Size
+from edge_runner.frame import Shot, Tensor
+from edge_runner.output.base import Output
+from edge_runner.output.quota import Quota
+from edge_runner.result import Result
+
+SUFFIX = ".npz"
+
+
+@dataclass(frozen=True)
+class NpzConfig:
+    """The configuration's output of type npz. `path` is a folder; where its files exceed `max_total` bytes, the oldest go."""
+
+    type: Literal["npz"] = "npz"
+    path: Annotated[Path, OutputPath()] = field(kw_only=True)
+    max_total: Annotated[Size, Range(0, above=True)] = 256 * 10**6
+
+
+class Npz(Output):
+    """One file a result, with an array for each output that the result itself has no values of."""
+
+    Config = NpzConfig
+    saves = True
+    takes_arrays = True
+
+    def __init__(self, config: NpzConfig) -> None:
+        super().__init__(config)
+        self._files = Quota(config.path, SUFFIX, config.max_total)
+
+    def verify(self) -> None:
+        self._files.verify()
+
+    def open(self) -> None:
+        self._files.open()
+
+    def write(self, result: Result, shot: Shot) -> Mapping[str, str] | None:
+        arrays = {tensor.name: tensor.array for tensor in result.answers.tensors or () if tensor.array is not None}
+        if not arrays:
+            return None
+        return {"npz": self._files.save(file_stem(result), _packed(arrays))}
+
+
+def file_stem(result: Result) -> str:
+    """A name for a file that goes with a result: sorts by time, `20261122T132800.123456Z-front-door-877`."""
+    moment = datetime.fromtimestamp(result.time_ns // 10**9, timezone.utc)
+    time = f"{moment:%Y%m%dT%H%M%S}.{result.time_ns % 10**9 // 1000:06d}Z"
+    return f"{time}-{re.sub(r'[^A-Za-z0-9._-]+', '_', result.camera)}-{result.seq}"
+
+
+def _packed(arrays: Mapping[str, Tensor]) -> bytes:
+    """As numpy.savez writes it, which is a zip of .npy files, but for any name: its own takes them as keywords."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.save(member, array, allow_pickle=False)
+    return file.getvalue()

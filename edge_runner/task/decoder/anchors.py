@@ -13,12 +13,29 @@ import numpy as np
 
 from edge_runner.frame import Tensor
 
-Sizes = Sequence[tuple[float, float]]
-"""(width, height) of each anchor of a cell, in fractions of the input."""
-Layer = tuple[int, int, Sizes]
-"""Rows and columns of cells, and what stands in each."""
-
 OCTAVES = (8, 16, 32, 64, 128)  # strides of a feature pyramid's levels 3 to 7
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A grid of cells. `sizes` are (width, height) of a cell's anchors, `first` and `step` the centre of the first cell and the way
+    to the next, (x, y), where they are not spread evenly; all in fractions of the input."""
+
+    rows: int
+    columns: int
+    sizes: Sequence[tuple[float, float]]
+    first: tuple[float, float] | None = None
+    step: tuple[float, float] | None = None
+
+    def anchors(self) -> Tensor:
+        """[rows * columns * sizes, 4]: row by row, cell by cell; a cell's anchors share its centre."""
+        step = np.array(self.step or (1 / self.columns, 1 / self.rows))
+        first = step / 2 if self.first is None else np.array(self.first)
+        y, x = np.mgrid[0 : self.rows, 0 : self.columns]
+        tiled = np.empty((x.size, len(self.sizes), 4))
+        tiled[..., 0:2] = (first + np.stack([x, y], axis=-1) * step).reshape(-1, 1, 2)
+        tiled[..., 2:4] = np.array(self.sizes)
+        return tiled.reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -38,11 +55,11 @@ class Family:
 
     def count(self, size: tuple[int, int]) -> int:
         """How many anchors there are for an input of (width, height) pixels."""
-        return sum(rows * columns * len(sizes) for rows, columns, sizes in self.layers(*size))
+        return sum(layer.rows * layer.columns * len(layer.sizes) for layer in self.layers(*size))
 
     def anchors(self, size: tuple[int, int]) -> Tensor:
         """Centre and size of each anchor, float32 [anchors, 4] (x, y, width, height), in fractions of the input."""
-        return np.concatenate([_tiled(*layer) for layer in self.layers(*size)]).astype(np.float32)
+        return np.concatenate([layer.anchors() for layer in self.layers(*size)]).astype(np.float32)
 
     def boxes(self, offsets: Tensor, anchors: Tensor, size: tuple[int, int]) -> Tensor:
         """Boxes [n, 4] (x0, y0, x1, y1) in fractions of an input of `size`, from offsets [n, 4 or more] and their anchors [n, 4].
@@ -70,16 +87,6 @@ def families(size: tuple[int, int], anchors: int, numbers: int) -> list[str]:
     ]
 
 
-def _tiled(rows: int, columns: int, sizes: Sizes) -> Tensor:
-    """[rows * columns * sizes, 4]: row by row, cell by cell; a cell's anchors share its centre."""
-    y, x = np.mgrid[0:rows, 0:columns]
-    centres = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 1, 2)
-    tiled = np.empty((rows * columns, len(sizes), 4))
-    tiled[..., 0:2] = centres
-    tiled[..., 2:4] = np.array(sizes)
-    return tiled.reshape(-1, 4)
-
-
 def _cells(width: int, height: int, stride: int) -> tuple[int, int]:
     """Rows and columns."""
     return math.ceil(height / stride), math.ceil(width / stride)
@@ -99,7 +106,7 @@ def _ssd(width: int, height: int) -> Iterator[Layer]:
         rows, columns = _cells(width, height, 16 << index)
         short = min(width, height)
         sizes = [(s * math.sqrt(r) * short / width, s / math.sqrt(r) * short / height) for s, r in boxes]
-        yield rows, columns, sizes
+        yield Layer(rows, columns, sizes)
 
 
 def _ssd_fpn(width: int, height: int) -> Iterator[Layer]:
@@ -109,7 +116,10 @@ def _ssd_fpn(width: int, height: int) -> Iterator[Layer]:
     """
     for stride in OCTAVES:
         boxes = [(4.0 * stride * 2 ** (i / 2), ratio) for ratio in (1.0, 2.0, 0.5) for i in range(2)]
-        yield *_cells(width, height, stride), [(s * math.sqrt(r) / width, s / math.sqrt(r) / height) for s, r in boxes]
+        sizes = [(s * math.sqrt(r) / width, s / math.sqrt(r) / height) for s, r in boxes]
+        # where the cells do not fit in evenly, the first one's centre is the picture's corner
+        first = (stride / 2 / width * (width % stride == 0), stride / 2 / height * (height % stride == 0))
+        yield Layer(*_cells(width, height, stride), sizes, first, (stride / width, stride / height))
 
 
 def _efficientdet(width: int, height: int) -> Iterator[Layer]:
@@ -119,8 +129,9 @@ def _efficientdet(width: int, height: int) -> Iterator[Layer]:
     """
     least = 3.0 if max(width, height) <= 448 else 4.0
     for stride in OCTAVES:
-        boxes = [(least * stride * 2 ** (i / 3), ratio) for i in range(3) for ratio in (1.0, 2.0, 0.5)]
-        yield *_cells(width, height, stride), [(s * math.sqrt(r) / width, s / math.sqrt(r) / height) for s, r in boxes]
+        rows, columns = _cells(width, height, stride)
+        boxes = [(least * 2 ** (i / 3), ratio) for i in range(3) for ratio in (1.0, 2.0, 0.5)]
+        yield Layer(rows, columns, [(s * math.sqrt(r) / columns, s / math.sqrt(r) / rows) for s, r in boxes])
 
 
 def _blazeface(width: int, height: int) -> Iterator[Layer]:
@@ -128,19 +139,19 @@ def _blazeface(width: int, height: int) -> Iterator[Layer]:
 
     Source: mediapipe/calculators/tflite/ssd_anchors_calculator.cc with fixed_anchor_size.
     """
-    yield *_cells(width, height, 8), [(1.0, 1.0)] * 2
-    yield *_cells(width, height, 16), [(1.0, 1.0)] * 6
+    yield Layer(*_cells(width, height, 8), [(1.0, 1.0)] * 2)
+    yield Layer(*_cells(width, height, 16), [(1.0, 1.0)] * 6)
 
 
 def _blazeface_back(width: int, height: int) -> Iterator[Layer]:
     """BlazeFace for a telephone's back camera: the same with strides twice as wide."""
-    yield *_cells(width, height, 16), [(1.0, 1.0)] * 2
-    yield *_cells(width, height, 32), [(1.0, 1.0)] * 6
+    yield Layer(*_cells(width, height, 16), [(1.0, 1.0)] * 2)
+    yield Layer(*_cells(width, height, 32), [(1.0, 1.0)] * 6)
 
 
 def _blazeface_full(width: int, height: int) -> Iterator[Layer]:
     """BlazeFace of the full range: one anchor every four pixels."""
-    yield *_cells(width, height, 4), [(1.0, 1.0)]
+    yield Layer(*_cells(width, height, 4), [(1.0, 1.0)])
 
 
 CODED = (10.0, 10.0, 5.0, 5.0)

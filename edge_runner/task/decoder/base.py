@@ -117,7 +117,8 @@ def best_scores(values: Tensor, activation: Activation, axis: int, first: int = 
 def unit_of(coordinates: Tensor, units: BoxUnits, size: tuple[int, int]) -> tuple[int, int]:
     """What x and y are divided by: the input's size, where they are in pixels."""
     if units == "auto":
-        units = "pixels" if coordinates.size and np.nanmax(coordinates) > PIXELS_ABOVE else "normalized"
+        # fmax passes over NaN
+        units = "pixels" if coordinates.size and np.fmax.reduce(coordinates, axis=None) > PIXELS_ABOVE else "normalized"
     return size if units == "pixels" else (1, 1)
 
 

@@ -19,7 +19,8 @@ def read_as(facts: ModelFacts, wanted: str) -> Reading:
     outputs = ", ".join(map(str, facts.outputs)) or "(none)"
     decoders = {name: load(place) for name, place in DECODERS.items()}
     readings = [r for name, decoder in decoders.items() if wanted in ("auto", name) for r in decoder.all(facts)]
-    if not readings:
+    likely = (readings and _likely(readings)) or (readings if wanted != "auto" else [])
+    if not likely:
         fits = "no decoder fits" if wanted == "auto" else f"{wanted} does not fit"
         forms = "; ".join(f"{name}: {decoder.form}" for name, decoder in decoders.items())
         size = "x".join(map(str, facts.size or ("?",)))
@@ -28,7 +29,6 @@ def read_as(facts: ModelFacts, wanted: str) -> Reading:
             " task.type raw writes the outputs as they are",
             key="task.decoder",
         )
-    likely = _likely(readings)
     ways = "; or ".join(f"{reading.name}, {reading}" for reading in likely)
     if len({reading.name for reading in likely}) > 1:
         raise ModelError(f"more than one decoder fits the outputs {outputs}: {ways}; say which", key="task.decoder")
@@ -38,14 +38,13 @@ def read_as(facts: ModelFacts, wanted: str) -> Reading:
 
 
 def _likely(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings that names, labels and grids speak for: one where they agree."""
-    told = {so: [reading for reading in readings if reading.told() is so] for so in (True, None, False)}
-    left = told[True] or told[None] or told[False]
-    labels = left[0].facts.labels
-    left = [r for r in left if labels is None or r.classes in (None, len(labels))] or left
+    """The readings that names, grids, axes and labels speak for: one where they agree, none where nothing speaks for any."""
+    told = {so: [reading for reading in readings if reading.told() is so] for so in (True, None)}
+    left = told[True] or told[None]
     grid, usual = [reading for reading in left if reading.on_grid()], [reading for reading in left if reading.usual()]
-    return (
-        [reading for reading in left if reading in grid and reading in usual]
-        or [reading for reading in left if reading in grid or reading in usual]
-        or left
-    )
+    left = [reading for reading in grid if reading in usual] or [*grid, *(r for r in usual if r not in grid)]
+    labels = readings[0].facts.labels
+    fitting = [reading for reading in left if labels and reading.classes in (None, len(labels))]
+    # labels alone may be one too few or too many: they do not stand against a grid
+    against_grid = any(r in grid for r in left) and not any(r in grid for r in fitting)
+    return left if against_grid or not fitting else fitting

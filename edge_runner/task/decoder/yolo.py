@@ -143,9 +143,9 @@ class YoloNms(Reading):
     ) -> Candidates:
         rows = tensors[0][0]
         scores = rows[:, 4] if activation == "none" else activate(rows[:, 4], "sigmoid")
-        rows, scores = rows[~(scores < least)], scores[~(scores < least)]
         unit = np.array(unit_of(rows[:, :4], units, self.size) * 2, rows.dtype)
-        return checked(rows[:, :4] / unit, scores, rows[:, 5])
+        which = np.flatnonzero(~(scores < least))
+        return checked(rows[which, :4] / unit, scores[which], rows[which, 5])
 
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits

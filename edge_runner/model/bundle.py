@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from edge_runner import config
 from edge_runner.errors import ConfigError, ModelError, SettingError
-from edge_runner.fields import InputPath, Range
+from edge_runner.fields import InputPath, Length, Range
 from edge_runner.frame import TensorSpec
 from edge_runner.model.flatbuffer import Graph, read_graph
 from edge_runner.model.goldens import read_goldens, recipe_differences
@@ -39,13 +39,14 @@ NO_DIGEST = "0" * 64
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The configuration's `model`. `path` is a bundle's folder or a bare .tflite file."""
+    """The configuration's `model`. `path` is a bundle's folder or a bare .tflite file, `input_shape` of one that leaves it open."""
 
     path: Annotated[Path, InputPath("file or folder")]
     labels: Annotated[Path, InputPath("file")] | None = None
     sha256: str | None = None
     runtime: Literal["auto"] | RuntimeName = "auto"
     threads: Literal["auto"] | Annotated[int, Range(1)] = "auto"
+    input_shape: Annotated[tuple[Annotated[int, Range(1)], ...], Length(1)] | None = None
     check_goldens: bool = True
 
 
@@ -97,6 +98,7 @@ class Model:
     labels: tuple[str, ...] | None
     labels_source: str
     manifest: Manifest | None = None
+    input_shape: tuple[int, ...] | None = None
 
     def load(self, runtime: Runtime, threads: int = 1) -> Interpreter:
         """Load it into a runtime; a bare file goes through a child process first."""
@@ -104,8 +106,8 @@ class Model:
         try:
             if self.manifest is None:
                 check_structure(self.content)
-                probe(self.content, runtime, threads, flex)
-            return Interpreter(self.content, runtime, threads, flex)
+                probe(self.content, runtime, threads, flex, shape=self.input_shape)
+            return Interpreter(self.content, runtime, threads, flex, shape=self.input_shape)
         except ModelError as error:
             raise ModelError(f"{self.path} {error}", key="model.path") from error
 
@@ -121,7 +123,9 @@ def open_model(settings: ModelConfig) -> Model:
     labels = read_labels(settings.labels) if settings.labels else embedded
     source = str(settings.labels or f"the metadata of {settings.path}") if labels else "nothing"
     version = sha256_of(content)[:VERSION_DIGITS]
-    return Model(settings.path.stem, version, settings.path, content, graph, labels, source)
+    return Model(
+        settings.path.stem, version, settings.path, content, graph, labels, source, input_shape=settings.input_shape
+    )
 
 
 def sha256_of(content: bytes) -> str:
@@ -186,6 +190,10 @@ def _open_bundle(settings: ModelConfig) -> Model:
         )
     if settings.labels:
         raise SettingError(f"{folder} is a bundle and has labels of its own; leave the key out", key="model.labels")
+    if settings.input_shape:
+        raise SettingError(
+            f"{folder} is a bundle, whose input has its size; leave the key out", key="model.input_shape"
+        )
     manifest = read_manifest(folder)
     found = damages(folder, manifest)
     if found:

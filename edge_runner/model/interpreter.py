@@ -134,10 +134,12 @@ class Interpreter:
         threads: int = 1,
         flex: tuple[str, ...] = (),
         kernels: Literal["default", "reference"] = "default",
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         """Load a .tflite file's bytes. Raise ModelError with what to do where the runtime refuses them.
 
-        `flex` names the file's Select TF operators, for the message. The reference kernels are slow, plain and portable.
+        `flex` names the file's Select TF operators, for the message. The reference kernels are slow, plain and portable. `shape`
+        is the first input's, where the model leaves it open.
         """
         resolver = {"experimental_op_resolver_type": runtime.reference_kernels} if kernels == "reference" else {}
         self.runtime = runtime
@@ -145,13 +147,15 @@ class Interpreter:
         try:
             with _native_noise():
                 self._interpreter = runtime.make(model_content=content, num_threads=threads, **resolver)
+                if shape:
+                    _resize(self._interpreter, shape)
                 self._interpreter.allocate_tensors()
                 inputs = self._interpreter.get_input_details()
                 outputs = self._interpreter.get_output_details()
                 names = _signature_names(self._interpreter)
         except NATIVE_ERRORS as error:
             raise ModelError(_refusal(str(error), runtime, flex)) from error
-        _refuse_open_sizes(inputs)
+        _refuse_open_sizes(inputs[1:] if shape else inputs)
         self.inputs = tuple(_spec(details, names) for details in inputs)
         self.outputs = tuple(_spec(details, names) for details in outputs)
         self._input_views = [self._interpreter.tensor(i["index"]) for i in inputs]
@@ -176,14 +180,23 @@ class Interpreter:
             raise ModelError(f"failed while running: {_one_line(str(error))}") from error
 
 
+def _resize(interpreter: Any, shape: tuple[int, ...]) -> None:
+    """Give the first input its size; raise ModelError where it has another one already."""
+    details = interpreter.get_input_details()[0]
+    signature = [int(n) for n in details["shape_signature"]]
+    if len(signature) != len(shape) or any(old not in (-1, new) for old, new in zip(signature, shape, strict=True)):
+        raise ModelError(f"cannot have the input_shape {list(shape)}: input '{details['name']}' is {signature}")
+    interpreter.resize_tensor_input(details["index"], list(shape), strict=True)
+
+
 def _refuse_open_sizes(inputs: list[dict[str, Any]]) -> None:
     """The runtime makes every open size 1, without a word; only a batch is meant to be that."""
     for details in inputs:
         signature = [int(n) for n in details["shape_signature"]]
         if -1 in signature[1:]:
             raise ModelError(
-                f"leaves the size of input '{details['name']}' open, {signature};"
-                " build it again with scripts/build_model.sh --input-shape"
+                f"leaves the size of input '{details['name']}' open, {signature}; say it with model.input_shape,"
+                " or build it again with scripts/build_model.sh --input-shape"
             )
 
 

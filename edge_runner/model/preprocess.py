@@ -40,7 +40,7 @@ MOST_REDUCTION: dict[Interpolation, int] = {"area": 8, "linear": 2, "cubic": 2, 
 # Measured on photographs: what only `area` averages away, the others would have shown (docs/performance.md).
 LEVELS_LEAST = 64  # of a picture's 256 that an input of whole numbers must tell apart
 FILLED_LEAST = 0.6  # of a quantised input's range; less is doubtful
-INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
+INPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16", "int32")
 
 
 @dataclass(frozen=True)
@@ -291,9 +291,14 @@ def _doubt(recipe: Recipe, spec: TensorSpec) -> str | None:
     common = max(0.0, min(high, most) - max(low, least))
     holds = "was quantised for" if spec.quantized else f"is {spec.dtype} and takes whole numbers,"
     says = f"the recipe gives {least:.4g} to {most:.4g}, but input '{spec.name}' {holds} {low:.4g} to {high:.4g}"
-    if common < (most - least) / 2 or (most - least) / (spec.scale or 1.0) < LEVELS_LEAST:
+    too_coarse = (most - least) / (spec.scale or 1.0) < LEVELS_LEAST
+    if spec.dtype == "int32" and not too_coarse:
+        return None  # whole numbers, as MoveNet's SavedModel takes them; nobody calibrated them to anything
+    if common < (most - least) / 2 or too_coarse:
         mean_that_fits = -low * 255 / (high - low) + 0.0
         hint = f"mean {mean_that_fits:.4g} and std {255 / (high - low):.4g} would fill it"
+        if spec.dtype == "int32":
+            hint = "mean 0 and std 1 give it the picture's own"
         raise SettingError(f"{says}; {hint}", key="preprocess.mean")
     if common < (high - low) * FILLED_LEAST:
         return f"{says}: is this the normalisation that it was trained with?"

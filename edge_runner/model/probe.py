@@ -18,18 +18,24 @@ import numpy as np
 from edge_runner.errors import EdgeRunnerError, ModelError
 from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime
+from edge_runner.model.preprocess import INPUT_DTYPES
 
 TIMEOUT_S = 60.0
-PICTURE_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
 # With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
 CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.model import probe; probe.main()"
 
 
 def probe(
-    content: bytes, runtime: Runtime, threads: int = 1, flex: tuple[str, ...] = (), timeout_s: float = TIMEOUT_S
+    content: bytes,
+    runtime: Runtime,
+    threads: int = 1,
+    flex: tuple[str, ...] = (),
+    timeout_s: float = TIMEOUT_S,
+    shape: tuple[int, ...] | None = None,
 ) -> None:
-    """Raise ModelError unless a child process loads and runs these bytes within `timeout_s`."""
-    command = [sys.executable, "-c", CHILD, os.pathsep.join(sys.path), runtime.name, str(threads), *flex]
+    """Raise ModelError unless a child process loads and runs these bytes within `timeout_s`. `shape` as Interpreter has it."""
+    given = [runtime.name, str(threads), json.dumps(shape or ()), *flex]
+    command = [sys.executable, "-c", CHILD, os.pathsep.join(sys.path), *given]
     try:
         child = subprocess.run(command, input=content, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
@@ -49,16 +55,16 @@ def probe(
 
 
 def main() -> None:
-    """The child: `RUNTIME THREADS FLEX…` are its arguments."""
+    """The child: `RUNTIME THREADS SHAPE FLEX…` are its arguments."""
     _bound_memory()
-    name, threads, *flex = sys.argv[1:]
-    print(json.dumps({"error": _try_out(name, int(threads), tuple(flex))}))
+    name, threads, shape, *flex = sys.argv[1:]
+    print(json.dumps({"error": _try_out(name, int(threads), tuple(json.loads(shape)), tuple(flex))}))
 
 
-def _try_out(name: str, threads: int, flex: tuple[str, ...]) -> str | None:
+def _try_out(name: str, threads: int, shape: tuple[int, ...], flex: tuple[str, ...]) -> str | None:
     try:
         runtime = find_runtime(name)  # type: ignore[arg-type]
-        interpreter = Interpreter(sys.stdin.buffer.read(), runtime, threads, flex)
+        interpreter = Interpreter(sys.stdin.buffer.read(), runtime, threads, flex, shape=shape or None)
         interpreter.run(*(np.zeros(spec.shape, spec.dtype) for spec in interpreter.inputs))
         interpreter.run(*map(_noise, interpreter.inputs))
     except EdgeRunnerError as error:
@@ -70,7 +76,7 @@ def _try_out(name: str, threads: int, flex: tuple[str, ...]) -> str | None:
 
 def _noise(spec: TensorSpec) -> Tensor:
     """Like a picture's values; zeros where the input is no picture, but perhaps an index, which must be in range."""
-    if spec.dtype not in PICTURE_DTYPES:
+    if spec.dtype not in INPUT_DTYPES:
         return np.zeros(spec.shape, spec.dtype)
     values = np.random.default_rng(0).integers(0, 128, spec.shape)
     return values.astype(spec.dtype)

@@ -214,9 +214,24 @@ def test_open_sizes(load: Callable[[str], Interpreter]) -> None:
     with pytest.raises(ModelError) as caught:
         load("any_size")
     assert str(caught.value) == (
-        "leaves the size of input 'picture' open, [1, -1, -1, 3]; build it again with scripts/build_model.sh --input-shape"
+        "leaves the size of input 'picture' open, [1, -1, -1, 3]; say it with model.input_shape, or build it again with"
+        " scripts/build_model.sh --input-shape"
     )
     module._refuse_open_sizes([{"name": "picture", "shape_signature": np.array([-1, 8, 8, 3])}])  # an open batch is 1
+
+
+def test_an_open_size_that_is_said(data: Path) -> None:
+    """With its shape said, such a model loads and runs; a shape that is not its own is refused with both."""
+    content = (data / "any_size.tflite").read_bytes()
+    interpreter = Interpreter(content, find_runtime(), shape=(1, 5, 7, 3))
+    assert interpreter.inputs[0].shape == (1, 5, 7, 3)
+    green = np.zeros((1, 5, 7, 3), np.float32)
+    green[..., 1] = 1
+    assert interpreter.run(green)[0].argmax() == 1
+    for shape in ((1, 5, 7, 1), (2, 5, 7, 3), (1, 5, 7)):
+        with pytest.raises(ModelError) as caught:
+            Interpreter(content, find_runtime(), shape=shape)
+        assert f"{list(shape)}: input 'picture' is [1, -1, -1, 3]" in str(caught.value)
 
 
 def test_native_noise(data: Path) -> None:

@@ -41,6 +41,7 @@ TENSORS = {
     "uint8":             ("uint8", 0, 0, (0,), (1,)),
     "int8":              ("int8", 0, 0, (128,), (1,)),
     "int16":             ("int16", 0, 0, (100, 0, 50), (0.01, 0.02, -0.04)),
+    "int32":             ("int32", 0, 0, (0,), (1,)),
     "uint8 quantised":   ("uint8", 1 / 255, 0, (0,), (255,)),
     "uint8 raw bytes":   ("uint8", 1 / 128, 128, (0,), (1,)),
     "int8 quantised":    ("int8", 0.02, -10, (103.5, 116.25, 123.75), (57.5, 57.0, 58.5)),
@@ -385,7 +386,8 @@ def refusal(
         ({"shape": (1, 0, 8, 3)}, "model.path", "every number fixed"),
         ({"shape": (2, 8, 8, 3)}, "model.path", "[2, 8, 8, 3]; a picture needs [1, height, width, channels]"),
         ({"shape": (1, 192)}, "model.path", "a picture needs"),
-        ({"dtype": "int64"}, "model.path", "is int64; a picture can be float32, float16, uint8, int8, int16"),
+        ({"dtype": "int32", "std": (255.0,)}, "preprocess.mean", "mean 0 and std 1 give it the picture's own"),
+        ({"dtype": "int64"}, "model.path", "is int64; a picture can be float32, float16, uint8, int8, int16, int32"),
     ],
 )  # fmt: skip
 def test_refused(given: dict[str, object], key: str, says: str) -> None:

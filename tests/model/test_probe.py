@@ -22,7 +22,7 @@ from edge_runner.model import bundle
 from edge_runner.model import probe as module
 from edge_runner.model.bundle import ModelConfig, open_model
 from edge_runner.model.flatbuffer import Table
-from edge_runner.model.interpreter import find_runtime
+from edge_runner.model.interpreter import Runtime, find_runtime
 from edge_runner.model.probe import probe
 
 ROOT = Path(__file__).parents[2]
@@ -109,13 +109,22 @@ def test_memory() -> None:
     refusal(content.replace(shape, struct.pack("<4i", 1, 200_000, 200_000, 3)))
 
 
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child runs with as many threads as the model will."""
+def test_as_the_model_will_run(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    """The child runs with as many threads as the model will, and with the same input."""
     seen = []
-    monkeypatch.setattr(bundle, "probe", lambda content, runtime, threads, flex: seen.append(threads))
-    settings = ModelConfig(path=COLOUR)
-    assert open_model(settings).load(find_runtime(), 3).threads == 3
-    assert seen == [3]
+    real = bundle.probe
+
+    def spied(content: bytes, runtime: Runtime, threads: int, flex: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        seen.append((threads, shape))
+        real(content, runtime, threads, flex, shape=shape)
+
+    monkeypatch.setattr(bundle, "probe", spied)
+    settings = ModelConfig(path=data / "any_size.tflite", input_shape=(1, 9, 6, 3))
+    loaded = open_model(settings).load(find_runtime(), 3)
+    assert (loaded.threads, loaded.inputs[0].shape) == (3, (1, 9, 6, 3))
+    assert seen == [(3, (1, 9, 6, 3))]
+    with pytest.raises(ModelError, match="leaves the size"):
+        open_model(ModelConfig(path=data / "any_size.tflite")).load(find_runtime())
 
 
 def test_only_bare_files(monkeypatch: pytest.MonkeyPatch, digits: Path) -> None:

@@ -175,6 +175,13 @@ def test_labels_over_a_bundle(bundle: Path, data: Path) -> None:
     assert "is a bundle and has labels of its own" in str(error)
 
 
+def test_a_shape_over_a_bundle(bundle: Path) -> None:
+    """A bundle's input has its size: another one is refused."""
+    error = refusal(bundle, input_shape=(1, 16, 16, 3))
+    assert error.key == "model.input_shape"
+    assert "whose input has its size" in str(error)
+
+
 def test_sha256(bundle: Path, data: Path) -> None:
     """A SHA-256 in the configuration pins the model, of a bundle and of a bare file, in either case of letters."""
     right = sha256_of((data / "colour.tflite").read_bytes())

@@ -94,13 +94,15 @@ class Geometry:
 
     `width` and `height` are the upright frame's, in pixels. Positions are fractions: (0, 0) is the top left corner and
     (1, 1) the bottom right one, of the model's input or of the upright frame.
-    frame = input * `scale` + `offset`, for x and y alike.
+    frame = input * `scale` + `offset`, for x and y alike. `seen` is the part of the frame (x0, y0, x1, y1) that the input shows;
+    the input's border around it lies over other parts of the frame where that is cropped.
     """
 
     width: int
     height: int
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
+    seen: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
     @classmethod
     def between(cls, frame: tuple[int, int], region: Region, size: tuple[int, int], inset: Region) -> Geometry:
@@ -110,7 +112,9 @@ class Geometry:
         scale_y = region.height / height * input_height / inset.height
         offset_x = region.x / width - inset.x / input_width * scale_x
         offset_y = region.y / height - inset.y / input_height * scale_y
-        return cls(width, height, (scale_x, scale_y), (offset_x, offset_y))
+        right, bottom = region.x + region.width, region.y + region.height
+        seen = region.x / width, region.y / height, right / width, bottom / height
+        return cls(width, height, (scale_x, scale_y), (offset_x, offset_y), seen)
 
     def to_frame(self, points: Tensor) -> Tensor:
         """Turn points float [..., 2] (x, y), fractions of the input, into fractions of the upright frame, not clipped."""

@@ -191,13 +191,13 @@ class LiveFeed(Feed):
         return logging.DEBUG if self._quiet else level
 
     def _received(self, shot: dict[str, Any]) -> Shot:
-        width, height, scale, offset = shot["geometry"]
+        width, height, *pairs = shot["geometry"]
         number, monotonic_ns, time_ns = shot["stamp"]
         return Shot(
             camera=self.name,
             input=self._block.input,
             picture=self._block.picture(tuple(shot["shape"])),
-            geometry=Geometry(width, height, tuple(scale), tuple(offset)),
+            geometry=Geometry(width, height, *map(tuple, pairs)),
             stamp=Stamp(self._numbers.of(number), monotonic_ns, time_ns),
             timing_ms=shot["timing_ms"],
         )

@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from types import FrameType
 from typing import Any
 
@@ -168,13 +168,13 @@ class Worker:
             setattr(self._slot, name, shared)
 
     def _hand(self, grab: Grab, developed: Developed) -> None:
-        geometry, stamp = developed.geometry, grab.stamp
+        stamp = grab.stamp
         _say(
             self._link,
             shot={
                 "stamp": [stamp.number, stamp.monotonic_ns, stamp.time_ns],
                 "shape": developed.picture.shape,
-                "geometry": [geometry.width, geometry.height, geometry.scale, geometry.offset],
+                "geometry": astuple(developed.geometry),
                 "timing_ms": developed.timing_ms,
             },
         )

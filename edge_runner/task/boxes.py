@@ -47,3 +47,9 @@ def suppressed(boxes: Tensor, scores: Tensor, classes: Tensor, most_iou: float, 
 def in_frame(boxes: Tensor, geometry: Geometry) -> Tensor:
     """Boxes [n, 4] in fractions of the input as float64 fractions of the upright frame, not clipped."""
     return geometry.to_frame(boxes.reshape(-1, 2, 2).astype(np.float64)).reshape(-1, 4)
+
+
+def visible(boxes: Tensor, geometry: Geometry) -> Tensor:
+    """Boxes [n, 4] in fractions of the upright frame, cut to the part of it that the model saw."""
+    low, high = geometry.seen[:2], geometry.seen[2:]
+    return np.asarray(np.clip(boxes, low * 2, high * 2))

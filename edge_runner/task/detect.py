@@ -14,7 +14,7 @@ from edge_runner.fields import Fraction, Range
 from edge_runner.frame import Geometry, Tensor
 from edge_runner.result import Answers, Detection
 from edge_runner.task.base import ModelFacts, Task, check_labels
-from edge_runner.task.boxes import areas, in_frame, iou, suppressed
+from edge_runner.task.boxes import areas, in_frame, iou, suppressed, visible
 from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading
 from edge_runner.task.decoder.choice import read_as
 from edge_runner.task.scores import Activation, thresholds
@@ -41,7 +41,7 @@ class DetectConfig:
 
 
 class Detect(Task):
-    """Boxes from a detector's outputs, whatever its family; see decoders.py."""
+    """Boxes from a detector's outputs, whatever its family; see the package decoder."""
 
     Config = DetectConfig
     SLACK = 0.05
@@ -70,9 +70,9 @@ class Detect(Task):
 
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """What is over its threshold, without what overlaps something better of its class, the best first; of equal scores
-        the first. What lies outside of the frame, in a letterbox's bars, is left out; the rest is cut to the frame."""
+        the first. What lies where the model saw nothing, in a letterbox's bars, is left out; the rest is cut to what it saw."""
         found = self._found(tensors, geometry)
-        boxes = np.clip(found.boxes, 0.0, 1.0).tolist()
+        boxes = visible(found.boxes, geometry).tolist()
         detections = tuple(
             Detection(self._label(index), index, score, tuple(box))
             for index, score, box in zip(found.classes.tolist(), found.scores.tolist(), boxes, strict=True)
@@ -95,7 +95,7 @@ class Detect(Task):
         found = self.read.candidates(tensors, least, self._config.box_units, self.activation)
         boxes = in_frame(found.boxes, geometry)
         over = found.scores >= self._needed(found.classes) - slack
-        which = np.flatnonzero(over & (areas(np.clip(boxes, 0.0, 1.0)) > 0))
+        which = np.flatnonzero(over & (areas(visible(boxes, geometry)) > 0))
         if self.read.suppressed:
             which = which[np.argsort(-found.scores[which], kind="stable")][: self._config.max_results]
         else:

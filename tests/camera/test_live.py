@@ -25,7 +25,8 @@ from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.camera.live import Backoff, LiveFeed, Numbers
 from edge_runner.camera.pattern import PatternConfig
 from edge_runner.camera.stream import StreamConfig
-from edge_runner.frame import Enough, Geometry, Picture, Region, Shot
+from edge_runner.frame import Enough, Geometry, Picture, Region, Shot, TensorSpec
+from edge_runner.model.preprocess import Preprocessor, Recipe
 from edge_runner.service.turns import Turns
 
 FRAMES = Path(__file__).parents[1] / "lab" / "frames.py"
@@ -238,6 +239,17 @@ class TestLosses:
         assert "its process cannot be started: no such file or directory" in str(feed.trouble)
         monkeypatch.setattr(sys, "executable", executable)
         next_shot(feed)
+
+
+def test_the_way_back_comes_whole(feeds: Callable[..., LiveFeed], shrink: Any) -> None:
+    """What leads from the input back to the frame is what the recipe says, also of a crop that is letterboxed."""
+    spec = TensorSpec("picture", (1, 16, 16, 3), "float32")
+    prepare = Preprocessor(Recipe("rgb", (0.0,), (1.0,), resize="letterbox"), spec)
+    shot = next_shot(feeds(pattern(crop=(0.25, 0.5, 0.5, 0.25)), prepare))
+    out = np.empty(prepare.shape, prepare.dtype)
+    expected = prepare(np.zeros((48, 64, 3), np.uint8), out, Region(16, 24, 32, 12))
+    assert expected.seen == (0.25, 0.5, 0.75, 0.75)
+    assert shot.geometry == expected
 
 
 class TestWhatAWorkerMayDo:

@@ -114,9 +114,11 @@ class TestEveryFamily:
         units = "pixels" if way == "yolo_nms in pixels" else "auto"  # a lone box within two pixels might be fractions
         found = decoded(detector(write(THINGS), score_threshold=0.05, box_units=units), written, geometry)
         assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
-        expected = [np.clip(geometry.to_frame(np.reshape(t.box, (2, 2))).ravel(), 0, 1) for t in these]
+        low, high = geometry.seen[:2], geometry.seen[2:]
+        expected = [np.clip(geometry.to_frame(np.reshape(t.box, (2, 2))), low, high).ravel() for t in these]
         for d in found:
-            assert all(0 <= edge <= 1 for edge in d.box)
+            assert low[0] <= d.box[0] <= d.box[2] <= high[0]
+            assert low[1] <= d.box[1] <= d.box[3] <= high[1]
             assert d.box[0] < d.box[2]
             assert d.box[1] < d.box[3]
             assert 0 <= d.score <= 1
@@ -176,12 +178,15 @@ class TestSuppression:
         written = WRITERS[way][1](self.ON_ONE)
         assert len(decoded(detector(written), written)) == 3
 
-    def test_the_letterbox_is_nothing(self) -> None:
-        """A box in a letterbox's bars takes nobody's place and is not told; one that reaches into them is cut."""
-        geometry = Geometry.between((100, 50), Region(0, 0, 100, 50), (100, 100), Region(0, 25, 100, 50))
+    @pytest.mark.parametrize(("frame", "top", "bottom"), [(50, 0.0, 0.5), (150, 1 / 3, 0.5)])
+    def test_the_letterbox_is_nothing(self, frame: int, top: float, bottom: float) -> None:
+        """A box in a letterbox's bars takes nobody's place and is not told, though there may be more of the frame where they are,
+        which a crop hides; one that reaches into them is cut."""
+        region = Region(0, (frame - 50) // 2, 100, 50)
+        geometry = Geometry.between((100, frame), region, (100, 100), Region(0, 25, 100, 50))
         written = yolov8((Thing((0.1, 0.0, 0.4, 0.2), 0, 0.9), Thing((0.5, 0.125, 1.0, 0.5), 1, 0.8)))
         [only] = decoded(detector(written, max_results=1), written, geometry)
-        assert (only.label, only.box) == ("bee", pytest.approx((0.5, 0.0, 1.0, 0.5)))
+        assert (only.label, only.box) == ("bee", pytest.approx((0.5, top, 1.0, bottom)))
 
 
 class TestWhichDecoder:

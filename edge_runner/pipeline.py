@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from edge_runner.camera import CAMERAS
 from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.config import Loaded
 from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, Several, blamed
-from edge_runner.fields import load
+from edge_runner.fields import Variants, load
 from edge_runner.frame import Shot
 from edge_runner.model import goldens
 from edge_runner.model.bundle import GOLDENS, Model, open_model
@@ -30,7 +30,8 @@ from edge_runner.task.base import ModelFacts, Task
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TASK = "classify"
+DEFAULT_TASK, RAW = "classify", "raw"
+WHICH_TASK = ("task.type", "task.decoder")  # what is to blame where a model is of another task
 
 
 @dataclass(frozen=True)
@@ -224,9 +225,31 @@ def build_task(
     except ConfigError as error:
         raise ModelError("; ".join(error.problems), key="task") from error
     size = (preprocessor.width, preprocessor.height) if preprocessor else None
-    facts = ModelFacts(interpreter.outputs, model.graph.endings(), model.labels, model.labels_source, size)
-    task: Task = cls(task_config, facts)
+    facts = model_facts(model, interpreter, size)
+    try:
+        task: Task = cls(task_config, facts)
+    except ModelError as error:
+        others = [other for other in fitting_tasks(facts) if other != name]
+        if error.key not in WHICH_TASK or not others:
+            raise
+        raise ModelError(f"{error}; set task.type: {' or '.join(others)}, which fits", key="task.type") from error
     return task
+
+
+def model_facts(model: Model, interpreter: Interpreter, size: tuple[int, int] | None) -> ModelFacts:
+    """What tasks are told of a model whose input picture is of `size`, (width, height)."""
+    return ModelFacts(interpreter.outputs, model.graph.endings(), model.labels, model.labels_source, size)
+
+
+def fitting_tasks(facts: ModelFacts) -> list[str]:
+    """The tasks that could read such outputs, by their own account; `raw`, which reads any, is none of them."""
+    found = []
+    for name in TASKS:
+        with suppress(EdgeRunnerError):
+            if name != RAW:
+                load(TASKS[name])(Variants(TASKS).config(name)(), facts)
+                found.append(name)
+    return found
 
 
 def replay_goldens(model: Model, interpreter: Interpreter) -> str:

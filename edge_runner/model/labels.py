@@ -11,6 +11,8 @@ from pathlib import Path
 from edge_runner.errors import ModelError
 
 NUMBERED = re.compile(r"\s*(\d+)\s*[:\s]\s*(\S.*?)\s*")
+NAMES = re.compile(r"""["']names["']\s*:\s*\{([^}]*)\}""")
+NAMED = re.compile(r"""["']?(\d{1,6})["']?\s*:\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 EMBEDDED_MOST_BYTES = 4_000_000  # of the labels inside a model, unpacked: more is no label file
 # What Python raises of a damaged zip; OverflowError on 32 bit, where it leads far outside.
 UNZIPPING = (
@@ -61,16 +63,28 @@ def parse_labels(content: bytes) -> tuple[str, ...]:
 def embedded_labels(content: bytes) -> tuple[str, ...] | None:
     """The labels inside a .tflite file's bytes, None where it has none.
 
-    TFLite metadata (tensorflow.org/lite/models/metadata) appends associated files to the model as an uncompressed zip.
+    TFLite metadata (tensorflow.org/lite/models/metadata) appends associated files to the model as an uncompressed zip; so does
+    Ultralytics, with a description of the model that has the classes' names among much else.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            texts = [name for name in archive.namelist() if name.endswith(".txt")]
+            texts = [name for name in archive.namelist() if name.endswith((".txt", "metadata.json"))]
             chosen = [name for name in texts if "label" in name.lower()] or texts
             if not chosen:
                 return None
             with archive.open(chosen[0]) as file:
                 found = file.read(EMBEDDED_MOST_BYTES + 1)
-            return parse_labels(found) if len(found) <= EMBEDDED_MOST_BYTES else None
+            if len(found) > EMBEDDED_MOST_BYTES:
+                return None
+            return _described_labels(found) if found.lstrip().startswith(b"{") else parse_labels(found)
     except UNZIPPING:
         return None
+
+
+def _described_labels(content: bytes) -> tuple[str, ...] | None:
+    """The `names` of a description, {…, 'names': {0: 'person', 1: 'bicycle', …}}, as Python or JSON writes it; None without."""
+    found = NAMES.search(content.decode("utf-8"))
+    names = {int(number): text[1:-1].replace("\\'", "'") for number, text in NAMED.findall(found[1])} if found else {}
+    if not names or max(names) >= 10 * len(names) + 100:
+        return None
+    return tuple(names.get(index, UNUSED) for index in range(max(names) + 1))

@@ -211,6 +211,15 @@ def _centres(old: int, new: int) -> npt.NDArray[np.intp]:
     return np.asarray((2 * np.arange(new) + 1) * old // (2 * new))
 
 
+def picture_size(spec: TensorSpec) -> tuple[int, int] | None:
+    """The (width, height) of the picture that an input takes, by its shape alone; None where that does not tell."""
+    layout = default_layout(spec.shape) if len(spec.shape) == 4 else None
+    if layout is None:
+        return None
+    height, width = spec.shape[1:3] if layout == "nhwc" else spec.shape[2:]
+    return width, height
+
+
 def default_layout(shape: tuple[int, ...]) -> Layout | None:
     """The layout that an input `shape` of four numbers must have; None where both fit or neither does."""
     last, second = shape[3] in (1, 3), shape[1] in (1, 3)

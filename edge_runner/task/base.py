@@ -38,6 +38,9 @@ class Task(ABC):
     SLACK: ClassVar[float] = 0.0
     """How far a converted model's values may be off and still be the same answer: a fraction of their range."""
 
+    labels: tuple[str, ...] = ()
+    """Of the classes, by their index; empty where answers have none."""
+
     @abstractmethod
     def __init__(self, config: Any, facts: ModelFacts) -> None:
         """Raise SettingError or ModelError where the model does not fit the task."""

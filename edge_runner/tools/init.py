@@ -20,7 +20,7 @@ from edge_runner.camera.base import LiveConfig
 from edge_runner.camera.devices import DEV, SYS, CsiCamera, Device
 from edge_runner.camera.rpicam import RpicamConfig
 from edge_runner.camera.v4l2 import V4l2Config, choose
-from edge_runner.errors import CameraError, OutputError
+from edge_runner.errors import CameraError, EdgeRunnerError, OutputError
 
 if TYPE_CHECKING:
     from edge_runner.model.bundle import Model
@@ -260,7 +260,27 @@ def _model(given: Path | None, opened: Model | None, folder: Path | None) -> tup
             f"{len(opened.labels)} are inside the model" if opened.labels else "without, a label is the class's number"
         )
         line = _line(f"  path: {path}", "a bare model") + _line("  #labels: labels.txt", f"one a line; {inside}")
-    return f"\nmodel:\n{line}{'' if recipe else RECIPE}", missing
+    return f"\nmodel:\n{line}{'' if recipe else RECIPE}{'' if opened.manifest else _task(opened)}", missing
+
+
+def _task(opened: Model) -> str:
+    """What a bare model's outputs are for, where they are read in one way, and not in the one that needs no word."""
+    from edge_runner.model.interpreter import find_runtime
+    from edge_runner.model.preprocess import picture_size
+    from edge_runner.pipeline import DEFAULT_TASK, fitting_tasks, model_facts
+
+    try:
+        interpreter = opened.load(find_runtime())
+    except EdgeRunnerError:  # `check` says it, with what helps
+        return ""
+    size = picture_size(interpreter.inputs[0]) if len(interpreter.inputs) == 1 else None
+    found = fitting_tasks(model_facts(opened, interpreter, size))
+    if found == [DEFAULT_TASK]:
+        return ""
+    ways = " or ".join(found) if found else "raw, for what no other task reads: the outputs as they are"
+    if len(found) != 1:
+        return f"\n#task:\n{_line('#  type: …', ways)}"
+    return f"\ntask:\n{_line(f'  type: {found[0]}', 'as its outputs are; docs/tasks.md')}"
 
 
 def _relative(path: Path, folder: Path | None) -> str:

@@ -96,6 +96,24 @@ def test_embedded(data: Path) -> None:
     assert embedded_labels(appended(model, ("labels.txt", b"cat\ndog"), how=zipfile.ZIP_DEFLATED)) == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("temp_meta.txt", b"{'task': 'detect', 'names': {0: 'ant', 1: \"bee's\", 2: 'a: b'}, 'size': [8, 8]}", "ant|bee's|a: b"),
+        ("metadata.json", b'{"imgsz": [8, 8], "names": {"0": "ant", "1": "bee", "3": "dog"}}', "ant|bee|???|dog"),
+        ("temp_meta.txt", b"{'task': 'detect'}", None),
+        ("temp_meta.txt", b"{'names': {}}", None),
+        ("temp_meta.txt", b"{'names': {99999: 'far'}}", None),
+        ("temp_meta.txt", b"{'names': {0: 'ant', 1: 'be", None),
+        ("temp_meta.txt", b"{\xff", None),
+    ],
+)  # fmt: skip
+def test_embedded_in_a_description(data: Path, name: str, content: bytes, expected: str | None) -> None:
+    """Ultralytics puts the classes' names into a description of the model, as Python or JSON: that is no list of labels."""
+    found = embedded_labels(appended((data / "colour.tflite").read_bytes(), (name, content)))
+    assert found == (tuple(expected.split("|")) if expected else None)
+
+
 def test_embedded_bomb(data: Path) -> None:
     """What unpacks to more than any list of labels is left alone, and not unpacked either."""
     model = (data / "colour.tflite").read_bytes()

@@ -15,17 +15,18 @@ from edge_runner.tools import check
 
 
 def test_says_what_it_found(run_cli: Any, configure: Any, colours: Path) -> None:
-    """A right configuration is summed up: model, runtime, input, recipe, camera and outputs."""
+    """A right configuration is summed up: model, runtime, input, recipe, task, camera and outputs."""
     outputs = [{"type": "console"}, {"type": "jsonl", "path": "out.jsonl"}]
     path = configure(camera={"type": "images", "path": "colours", "name": "door"}, outputs=outputs)
     done = run_cli("check", "--config", path)
     assert (done.returncode, done.stderr) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:-1])
-    assert list(lines) == ["model", "runtime", "input", "recipe", "camera", "outputs"]
+    assert list(lines) == ["model", "runtime", "input", "recipe", "task", "camera", "outputs"]
     assert re.fullmatch(r"colour [0-9a-f]{8} \(bare file: loaded and run in a child process\)", lines["model"])
     assert re.fullmatch(r"(tflite-runtime|ai-edge-litert) [\d.]+, \d+ thread\(s\)", lines["runtime"])
     assert lines["input"].endswith("float32 [1, 8, 8, 3]")
     assert lines["recipe"] == "stretch linear rgb, mean [0.0], std [255.0], layout auto"
+    assert lines["task"] == "classify"
     assert lines["camera"] == "door (images)"
     assert lines["outputs"] == "console, jsonl"
     assert done.stdout.splitlines()[-1] == f"{path}: nothing is wrong"

@@ -222,6 +222,22 @@ class TestModel:
         [line] = [line for line in text.splitlines() if line.startswith("  #labels:")]
         assert said in line
 
+    @pytest.mark.parametrize(
+        ("model", "expected"),
+        [
+            ("colour.tflite", ""),
+            ("rect_yolov8.tflite", "task:\n  type: detect "),
+            ("seg_logits_nhwc.tflite", "task:\n  type: segment "),
+            ("pose_single.tflite", "task:\n  type: pose "),
+            ("nothing_fits.tflite", "#task:\n#  type: … "),
+        ],
+    )
+    def test_task(self, plug: Any, tmp_path: Path, data: Path, model: str, expected: str) -> None:
+        """The task that a bare model's outputs are for is told from them, where they are for just one."""
+        plug()
+        _, text, _ = written(tmp_path, data / model)
+        assert (expected in text) if expected else ("task:" not in text)
+
     def test_a_bundle_without_a_recipe(self, plug: Any, tmp_path: Path, data: Path) -> None:
         """A bundle that does not say how its pictures are prepared is as a bare model in that."""
         plug()

@@ -42,10 +42,8 @@ from edge_runner.camera.pixels import PNG_START, torn
 from edge_runner.config import Loaded
 from edge_runner.errors import (
     EXIT_DONE,
-    EXIT_FAILED,
     EXIT_USAGE,
     CameraError,
-    ConfigError,
     EdgeRunnerError,
     OutputError,
     SettingError,
@@ -130,33 +128,14 @@ class Judge(ABC):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate once; return the exit code, as the daemon's commands do."""
-    options = _options(arguments)
-    cli._set_up(options.debug)
-    try:
-        return evaluate(options)
-    except ConfigError as error:
-        print(*error.problems, sep="\n", file=sys.stderr)
-        count = len(error.problems)
-        return cli._failed(options.debug, f"{count} mistake{'s'[: count - 1]} in the configuration", error.exit_code)
-    except EdgeRunnerError as error:
-        loaded = getattr(options, "loaded", None)
-        message = str(error) if not loaded else loaded.locate(error) if error.key else loaded.masked(str(error))
-        return cli._failed(options.debug, message, error.exit_code)
-    except BrokenPipeError:  # whoever read our output has what they wanted
-        cli._settle_stdout()
-        return EXIT_DONE
-    except KeyboardInterrupt:
-        return cli._failed(options.debug, "interrupted", EXIT_FAILED)
-    except Exception as error:  # our own mistake: one line all the same
-        words = f"unexpected {type(error).__name__}: {error}; run it with --debug for the traceback"
-        return cli._failed(options.debug, words, EXIT_FAILED)
+    return cli.carry_out(evaluate, _options(arguments))
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Judge every picture, and tell what came out. Samples that could not be judged end it with 1, after the numbers."""
     if options.json:
         _require_place(options.json)
-    loaded = cli._load(options)
+    loaded = cli.load(options)
     given = _task_of(loaded.value)
     judge = _judge(options, given["type"])
     samples = judge.samples()
@@ -848,7 +827,7 @@ def _positive(text: str) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli._Parser(prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", required=True, type=Path, metavar="FILE", help="the configuration, such as camera.yaml"
     )

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -59,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
         given.insert(0, "run")
     options = parser.parse_args(given)
+    return carry_out(options.verb, options)
+
+
+def carry_out(verb: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Do what a command is to do; return its exit code. Every failure ends with one line, `edge-runner: error: …`.
+
+    `options` has `debug`, and, once a configuration was read by `load`, `loaded`.
+    """
     _set_up(options.debug)
     try:
-        code: int = options.verb(options)
+        code = verb(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # whoever read our output has what they wanted
@@ -86,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(options.debug, loaded.masked(message) if loaded else message, EXIT_FAILED)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Options in full only; usage errors end as all others do: one line, `edge-runner: error: …`."""
 
     def __init__(self, **options: Any) -> None:
@@ -99,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM, description="Run a TensorFlow Lite model on a camera's frames.", epilog=EXAMPLES, formatter_class=raw
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -136,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[_Parser], name: str, function: object, text: str, *, needed: bool = True
-) -> _Parser:
+    verbs: argparse._SubParsersAction[Parser], name: str, function: object, text: str, *, needed: bool = True
+) -> Parser:
     """A command with `--config`."""
     parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument(
@@ -180,14 +188,14 @@ def _assemble(options: argparse.Namespace, *, exact: bool = False) -> Pipeline:
     from edge_runner.pipeline import assemble
     from edge_runner.service.device import clock_synced
 
-    return assemble(_load(options), clock_synced, exact=exact)
+    return assemble(load(options), clock_synced, exact=exact)
 
 
 def _check(options: argparse.Namespace) -> int:
     from edge_runner.pipeline import assemble
     from edge_runner.tools import check
 
-    loaded = _load(options)
+    loaded = load(options)
     for line in check.report(assemble(loaded)):
         print(line)
     print(f"{options.config}: nothing is wrong")
@@ -200,7 +208,7 @@ def _snapshot(options: argparse.Namespace) -> int:
 
     if options.output == STANDARD_OUTPUT and sys.stdout.isatty():
         return _failed(False, "a picture is not for a terminal; send it to a file: … -o - > aim.jpg", EXIT_USAGE)
-    loaded = _load(options)
+    loaded = load(options)
     settings = replace(loaded.value, outputs=())
     if options.camera:
         settings = settings.only(options.camera)
@@ -218,7 +226,7 @@ def _doctor(options: argparse.Namespace) -> int:
     loaded, wrong = None, None
     if options.config:
         try:
-            loaded = _load(options)
+            loaded = load(options)
         except ConfigError as error:  # what can be said of the board is said all the same
             wrong = error
     elif options.set:
@@ -256,7 +264,8 @@ def _inspect(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _load(options: argparse.Namespace) -> Loaded[Settings]:
+def load(options: argparse.Namespace) -> Loaded[Settings]:
+    """Read the configuration that the options name; from then on, what is logged hides its passwords."""
     from edge_runner.settings import load_settings
 
     options.loaded = loaded = load_settings(options.config, options.set)

@@ -75,8 +75,11 @@ class Task(ABC):
         """Why the answer of `got` is another one than that of `expected`, beyond doubt; None where it is the same."""
 
 
-def check_labels(facts: ModelFacts, classes: int, output: str) -> tuple[str, ...]:
-    """A label for each class, its index where the model has none; raise ModelError, with both numbers, where they do not fit."""
+def check_labels(facts: ModelFacts, classes: int, output: str, *, background_row: bool = True) -> tuple[str, ...]:
+    """A label for each class, its index where the model has none; raise ModelError, with both numbers, where they do not fit.
+
+    `background_row`: one of the classes may stand for nothing.
+    """
     labels = facts.labels
     if labels is None:
         return tuple(map(str, range(classes)))
@@ -90,7 +93,7 @@ def check_labels(facts: ModelFacts, classes: int, output: str) -> tuple[str, ...
             f"the model has probably no class for the {row} line, 'background': if it was trained without, remove that line;"
             " if with it, another line is too many"
         )
-    elif len(labels) == classes - 1 and "background" not in (first, last):
+    elif background_row and len(labels) == classes - 1 and "background" not in (first, last):
         hint = "the model probably has a background row: try 'background' as a first line of its own"
     elif abs(len(labels) - classes) == 1:
         hint = "a line is missing, or one too many: is it this model's file?"

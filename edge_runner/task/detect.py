@@ -15,7 +15,7 @@ from edge_runner.frame import Geometry, Tensor
 from edge_runner.result import Answers, Detection
 from edge_runner.task.base import ModelFacts, Task, check_labels
 from edge_runner.task.boxes import areas, in_frame, iou, suppressed, visible
-from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading
+from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, is_background
 from edge_runner.task.decoder.choice import read_as
 from edge_runner.task.scores import Activation, thresholds
 
@@ -135,9 +135,14 @@ def _labels(read: Reading) -> tuple[str, ...]:
     labels = read.facts.labels
     if read.classes is None:
         return labels or tuple(map(str, range(CLASSES_MOST)))
-    if labels and read.background and len(labels) == read.classes + 1:
-        labels = labels[1:]
-    return check_labels(replace(read.facts, labels=labels), read.classes, read.facts.outputs[read.scored].name)
+    facts = read.facts
+    if labels and len(labels) > 1 and read.background and is_background(labels[0]):
+        source = f"{facts.labels_source}, without its line '{labels[0]}',"
+        facts = replace(facts, labels=labels[1:], labels_source=source)
+    try:
+        return check_labels(facts, read.classes, facts.outputs[read.scored].name, background_row=False)
+    except ModelError as error:
+        raise ModelError(f"{error} (the outputs are read as {read.name}, {read})", key=error.key) from error
 
 
 def _activation(wanted: Literal["auto"] | Activation, read: Reading) -> Activation:

@@ -60,6 +60,30 @@ def test_graph(name: str) -> None:
     assert {o.name for o in graph.operators if o.custom} == {n for n in ("Sorcery", "FlexErf") if n in counted}
 
 
+# name: of each output the operator that makes it, which of its outputs it is, and what a concatenation joins
+ENDINGS = {
+    "rect_ssd_shuffled":    [("TFLite_Detection_PostProcess", slot, "") for slot in (2, 3, 0, 1)],
+    "rect_yolov8_int8":     [("CONCATENATION", 0, "TRANSPOSE ADD")],  # before it was quantised
+    "rect_ssd_raw_scores":  [("LOGISTIC", 0, ""), ("CONCATENATION", 0, "PAD MUL MUL PAD MUL MUL PAD MUL MUL")],
+    "seg_argmax_uint8":     [("ARG_MAX", 0, "")],
+    "seg_logits_nhwc":      [("CONV_2D", 0, "")],
+    "seg_portrait_softmax": [("SOFTMAX", 0, "")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_endings(name: str) -> None:
+    """Of real detectors' and segmenters' ends, each output is traced to its own place in the operator that makes it."""
+    found = read_graph(model(name)).endings()
+    assert [(ending.operator, ending.slot, " ".join(ending.joins)) for ending in found] == ENDINGS[name]
+
+
+def test_what_an_ending_reads() -> None:
+    """The shapes that the last operator reads are known: boxes, scores with a background, anchors."""
+    for ending in read_graph(model("rect_ssd")).endings():
+        assert ending.reads == ((1, 84, 4), (1, 84, 4), (84, 4))
+
+
 def test_facts() -> None:
     """Description, the runtime that the converter asks for, and the size."""
     graph = read_graph(model("colour"))

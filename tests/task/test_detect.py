@@ -282,6 +282,11 @@ class TestWhichDecoder:
             Detect(DetectConfig(decoder="ssd_raw"), facts(written))
         assert caught.value.key == "task.decoder"
 
+    def test_which_is_said_wrongly(self) -> None:
+        """A decoder that reads the outputs as boxes of other classes than there are labels is refused with both numbers."""
+        with pytest.raises(ModelError, match=r"3 labels; output 'out' has 2 classes"):
+            detector(yolov8(()), decoder="yolov5")
+
     def test_nothing_fits(self) -> None:
         """A model that is no detector is refused with its outputs, and all that there is."""
         written = floats(embedding=np.zeros((1, 128)), more=np.zeros((2, 3, 5)))
@@ -357,10 +362,24 @@ class TestPostprocess:
         written = WRITERS["tflite_postprocess"][1](THINGS)
         assert decoded(detector(written, labels), written)[0].label == expected
 
-    def test_labels_of_another_model(self) -> None:
-        """Labels that do not fit the operator's classes are refused, with both numbers."""
-        with pytest.raises(ModelError, match=r"7 labels; output 'classes' has 3 classes"):
-            detector(WRITERS["tflite_postprocess"][1](()), tuple("abcdefg"))
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            ("a b c d e f g", "labels.txt has 7 labels; output 'classes' has 3 classes"),
+            ("a b", "has 2 labels; output 'classes' has 3 classes"),
+            (
+                "background a b",
+                "labels.txt, without its line 'background', has 2 labels; output 'classes' has 3 classes",
+            ),
+            ("??? a b c d", "without its line '???', has 4 labels; output 'classes' has 3 classes"),
+        ],
+    )
+    def test_labels_of_another_model(self, labels: str, said: str) -> None:
+        """Labels that do not fit the operator's classes are refused, with both numbers: they would be off by one."""
+        with pytest.raises(ModelError) as caught:
+            detector(WRITERS["tflite_postprocess"][1](()), labels.split())
+        assert said in str(caught.value)
+        assert "try 'background'" not in str(caught.value)
 
     def test_a_class_without_a_label(self) -> None:
         """Where the classes cannot be counted, one beyond the labels is called by its index, and told of."""
@@ -407,6 +426,44 @@ class TestScores:
         assert [d.score for d in answers.detections or ()] == [1.0]
         assert "3.5" in str(answers.doubt)
         assert "task.activation" in str(answers.doubt)
+
+    @pytest.mark.parametrize(
+        ("way", "labels", "said"),
+        [
+            ("ssd", "ant bee cat", ""),
+            ("ssd", "background ant bee cat", ""),
+            ("ssd", "??? ant bee cat", ""),
+            ("ssd", "ant bee", "has 2 labels; output 'raw_scores' has 3 classes"),
+            (
+                "ssd",
+                "background ant bee",
+                "without its line 'background', has 2 labels; output 'raw_scores' has 3 classes",
+            ),
+            ("ssd", "ant bee cat dog", "has 4 labels; output 'raw_scores' has 3 classes"),  # it has a background
+            ("efficientdet", "ant bee cat", ""),
+            ("efficientdet", "ant bee", "has 2 labels; output 'raw_scores' has 3 classes"),
+            ("efficientdet", "ant bee cat dog", "has 4 labels; output 'raw_scores' has 3 classes"),
+        ],
+    )
+    def test_the_backgrounds_column(self, way: str, labels: str, said: str) -> None:
+        """Whether the first column is the background's, the family says; labels with a line too few or too many are refused."""
+        written = WRITERS[f"ssd_raw, {way}"][1](THINGS)
+        if not said:
+            assert [d.label for d in decoded(detector(written, labels.split()), written)] == ["bee", "ant", "cat"]
+            return
+        with pytest.raises(ModelError) as caught:
+            detector(written, labels.split())
+        assert said in str(caught.value)
+
+    @pytest.mark.parametrize("way", [way for way in WRITERS if way.startswith("yolo")])
+    def test_units_that_are_wrong(self, way: str) -> None:
+        """Units that the boxes cannot have been measured in are told of."""
+        written = WRITERS[way][1](THINGS)
+        right, wrong = ("pixels", "normalized") if "pixels" in way else ("normalized", "pixels")
+        for units in (right, "auto"):
+            assert detector(written, box_units=units).decode(written[2], WHOLE).doubt is None
+        doubt = detector(written, box_units=wrong).decode(written[2], WHOLE).doubt
+        assert f"are not {wrong}; set task.box_units to {right}" in str(doubt)
 
     def test_units_are_said(self) -> None:
         """`box_units` is taken at its word, whatever the values look like."""

@@ -18,7 +18,7 @@ BoxUnits = Literal["auto", "pixels", "normalized"]
 
 SCORE_ROUNDING = 0.01  # a score may end a little above 1
 PIXELS_ABOVE = 2.0  # fractions end near 1, and no picture is so small in pixels
-BACKGROUND = ("background", "???")  # what a first label that stands for nothing is called
+BACKGROUND = ("background", "unlabeled", "???")  # what a first label that stands for nothing is called
 # What a name must say for an output to be such a part.
 PART_WORDS = {
     "scores": r"score|confidence|prob",
@@ -86,6 +86,10 @@ class Reading(ABC):
         """Whether the axes stand as in the family's own exports."""
         return True
 
+    def plausible(self) -> bool:
+        """Whether there could be such a model, where somebody says that it is one."""
+        return True
+
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
@@ -102,6 +106,11 @@ class Reading(ABC):
         """The input picture's width and height."""
         assert self.facts.size is not None
         return self.facts.size
+
+
+def is_background(label: str) -> bool:
+    """Whether a first label says that it stands for nothing."""
+    return label.lower() in BACKGROUND
 
 
 def best_scores(values: Tensor, activation: Activation, axis: int, first: int = 0) -> Tensor:
@@ -122,9 +131,19 @@ def unit_of(coordinates: Tensor, units: BoxUnits, size: tuple[int, int]) -> tupl
     return size if units == "pixels" else (1, 1)
 
 
-def checked(boxes: Tensor, scores: Tensor, classes: Tensor) -> Candidates:
+def units_doubt(coordinates: Tensor, units: BoxUnits) -> str | None:
+    """Why the coordinates of what was found are not in the units that they are said to be in."""
+    if units == "auto" or not coordinates.size:
+        return None
+    most = float(np.fmax.reduce(coordinates, axis=None))
+    looks = "pixels" if most > PIXELS_ABOVE else "normalized"
+    return (
+        None if looks == units else f"boxes up to {most:.4g} are not {units}; set task.box_units to {looks}, or to auto"
+    )
+
+
+def checked(boxes: Tensor, scores: Tensor, classes: Tensor, doubt: str | None = None) -> Candidates:
     """Candidates without those that are no numbers; scores cut to 0..1, classes as whole numbers."""
-    doubt = None
     fine = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(classes)
     if not fine.all():
         doubt = "boxes or scores are not numbers (NaN); is the recipe, or the model, broken?"

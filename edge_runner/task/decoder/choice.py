@@ -19,7 +19,7 @@ def read_as(facts: ModelFacts, wanted: str) -> Reading:
     outputs = ", ".join(map(str, facts.outputs)) or "(none)"
     decoders = {name: load(place) for name, place in DECODERS.items()}
     readings = [r for name, decoder in decoders.items() if wanted in ("auto", name) for r in decoder.all(facts)]
-    likely = (readings and _likely(readings)) or (readings if wanted != "auto" else [])
+    likely = (readings and _likely(readings)) or [r for r in readings if wanted != "auto" and r.plausible()]
     if not likely:
         fits = "no decoder fits" if wanted == "auto" else f"{wanted} does not fit"
         forms = "; ".join(f"{name}: {decoder.form}" for name, decoder in decoders.items())

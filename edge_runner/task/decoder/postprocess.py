@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_runner.frame import Tensor
 from edge_runner.task.base import ModelFacts
-from edge_runner.task.decoder.base import BACKGROUND, BoxUnits, Candidates, Reading, checked, part_by_word
+from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, checked, is_background, part_by_word
 from edge_runner.task.scores import Activation, activate
 
 OPERATOR = "TFLite_Detection_PostProcess"
@@ -51,16 +51,15 @@ class TflitePostprocess(Reading):
                 yield cls(facts, None, places=(boxes[0], classes, scores, count))._with_classes()
 
     def _with_classes(self) -> TflitePostprocess:
-        """With the number of classes, which the operator that made the boxes reads: one more where it has a background.
+        """With the number of classes: the operator that made the boxes reads as many columns, or one more, for a background.
 
-        Where the labels have the background's line too, it is that line that stands for no class.
+        Which of the two, the labels say: by their number, or by a line of the background's own.
         """
-        ending = self.facts.endings[self.places[0]]
-        if ending.operator != OPERATOR or len(ending.reads) < 2 or not self.facts.labels:
+        ending, labels = self.facts.endings[self.places[0]], self.facts.labels
+        if ending.operator != OPERATOR or len(ending.reads) < 2 or not labels:
             return self
-        columns, labels = ending.reads[1][-1], self.facts.labels
-        background = len(labels) == columns and labels[0].lower() in BACKGROUND
-        classes = len(labels) - background if len(labels) in (columns, columns - 1) else columns - 1
+        columns, background = ending.reads[1][-1], is_background(labels[0])
+        classes = columns if len(labels) == columns and not background else columns - 1
         return TflitePostprocess(self.facts, classes, background, self.places)
 
     def told(self) -> bool | None:

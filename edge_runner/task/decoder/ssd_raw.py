@@ -12,12 +12,12 @@ from edge_runner.frame import Tensor
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.decoder import anchors
 from edge_runner.task.decoder.base import (
-    BACKGROUND,
     BoxUnits,
     Candidates,
     Reading,
     best_scores,
     checked,
+    is_background,
     part_by_word,
 )
 from edge_runner.task.scores import Activation
@@ -57,12 +57,10 @@ class SsdRaw(Reading):
                     yield cls(facts, scores[2], places=(offsets, logits), family=family)._with_classes()
 
     def _with_classes(self) -> SsdRaw:
-        """With or without a background column: by the labels, or else by what the family has."""
-        columns = self.classes or 0
-        labels = self.facts.labels
-        background = anchors.FAMILIES[self.family].background and columns > 1
-        if labels and len(labels) in (columns, columns - 1):
-            background = len(labels) == columns - 1 or labels[0].lower() in BACKGROUND
+        """With or without a background column: as the family has it, or because the first label says so."""
+        columns, labels = self.classes or 0, self.facts.labels
+        named = labels is not None and len(labels) == columns and is_background(labels[0])
+        background = columns > 1 and (anchors.FAMILIES[self.family].background or named)
         return SsdRaw(self.facts, columns - background, background, self.places, self.family)
 
     def told(self) -> bool | None:

@@ -18,6 +18,7 @@ from edge_runner.task.decoder.base import (
     best_scores,
     checked,
     unit_of,
+    units_doubt,
 )
 from edge_runner.task.scores import Activation, activate
 
@@ -57,7 +58,10 @@ class Yolo(Reading):
         return self.boxes in {self.anchors_a_cell * cells for cells in _grids(self.size)}
 
     def usual(self) -> bool:
-        return self.boxes >= (self.classes or 0) + self.numbers and self.transposed == self.usually_transposed
+        return self.plausible() and self.transposed == self.usually_transposed
+
+    def plausible(self) -> bool:
+        return self.boxes >= (self.classes or 0) + self.numbers
 
     def _columns(self, tensors: Sequence[Tensor]) -> Tensor:
         """[4 + …, boxes], whichever way they come."""
@@ -73,7 +77,7 @@ class Yolo(Reading):
     def _found(self, columns: Tensor, which: Tensor, scores: Tensor, classes: Tensor, units: BoxUnits) -> Candidates:
         unit = np.array(unit_of(columns[:2], units, self.size) * 2, columns.dtype)
         boxes = from_centres(columns[:4, which].T / unit)
-        return checked(boxes, scores, classes)
+        return checked(boxes, scores, classes, units_doubt(columns[:2, which], units))
 
 
 class Yolov8(Yolo):
@@ -145,7 +149,7 @@ class YoloNms(Reading):
         scores = rows[:, 4] if activation == "none" else activate(rows[:, 4], "sigmoid")
         unit = np.array(unit_of(rows[:, :4], units, self.size) * 2, rows.dtype)
         which = np.flatnonzero(~(scores < least))
-        return checked(rows[which, :4] / unit, scores[which], rows[which, 5])
+        return checked(rows[which, :4] / unit, scores[which], rows[which, 5], units_doubt(rows[which, :4], units))
 
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits

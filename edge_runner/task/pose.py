@@ -13,7 +13,7 @@ from edge_runner.fields import Fraction, Range
 from edge_runner.frame import Geometry, Tensor, TensorSpec
 from edge_runner.result import Answers, Detection, Keypoint
 from edge_runner.task.base import ModelFacts, Task
-from edge_runner.task.boxes import in_frame
+from edge_runner.task.boxes import in_frame, visible
 
 # COCO's, in the order in which MoveNet gives them (its model card).
 KEYPOINTS = (
@@ -131,8 +131,8 @@ class Pose(Task):
         sure, others = these.best(self._config.score_threshold), those.best(self._config.score_threshold - tolerance)
         near = max(tolerance, SAME)
         for number in np.flatnonzero(sure.worth > self._config.score_threshold + tolerance):
-            visible = sure.scores[number] > VISIBLE_SCORE + tolerance
-            apart = np.linalg.norm(others.points[:, visible] - sure.points[number, visible], axis=-1)
+            clear = sure.scores[number] > VISIBLE_SCORE + tolerance
+            apart = np.linalg.norm(others.points[:, clear] - sure.points[number, clear], axis=-1)
             same = (apart <= near).all(axis=1) & (np.abs(others.worth - sure.worth[number]) <= near)
             if sure.boxes is not None and others.boxes is not None:
                 same &= (np.abs(others.boxes - sure.boxes[number]) <= near).all(axis=1)
@@ -142,10 +142,10 @@ class Pose(Task):
 
 
 def _detections(people: People, geometry: Geometry) -> tuple[Detection, ...] | None:
-    """A box a person; None of a model for one person."""
+    """A box a person, cut to what the model saw; None of a model for one person."""
     if people.boxes is None:
         return None
-    boxes, scores = np.clip(in_frame(people.boxes, geometry), 0.0, 1.0), np.clip(people.worth, 0.0, 1.0)
+    boxes, scores = visible(in_frame(people.boxes, geometry), geometry), np.clip(people.worth, 0.0, 1.0)
     return tuple(
         Detection(PERSON, 0, score, tuple(box)) for score, box in zip(scores.tolist(), boxes.tolist(), strict=True)
     )
@@ -172,7 +172,7 @@ def _only_output(facts: ModelFacts) -> TensorSpec:
             " without it",
             key="model.labels",
         )
-    listed = ", ".join(f"'{o.name}' {o.dtype} {list(o.shape)}" for o in facts.outputs)
+    listed = ", ".join(map(str, facts.outputs))
     raise ModelError(
         "a pose model has one output, as MoveNet has it: of one person [1, 1, points, 3], or of several"
         f" [1, people, 3 * points + 5], with 17 points, or as many as there are labels; this model has {listed}",

@@ -181,6 +181,12 @@ class TestGeometry:
         box = (pose(*MULTI).decode([several(row)], HALF).detections or ())[0].box
         assert box == pytest.approx((0.1, 0.0, 1.0, 0.5))
 
+    def test_box_ends_where_the_model_saw_nothing(self) -> None:
+        """Of a frame that is cropped, a box reaches no further than what was seen of it."""
+        geometry = Geometry.between((200, 100), Region(50, 25, 100, 50), (8, 8), Region(0, 2, 8, 4))
+        found = pose(*MULTI).decode([several(person(0.9, body(), (0.1, 0.2, 0.5, 1.2)))], geometry)
+        assert (found.detections or ())[0].box == pytest.approx((0.35, 0.25, 0.75, 0.5))
+
     @given(
         st.tuples(*[st.floats(0.1, 3)] * 2),
         st.tuples(*[st.floats(-1, 1)] * 2),

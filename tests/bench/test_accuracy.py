@@ -29,7 +29,9 @@ from edge_runner.task import TASKS
 SCRIPT = Path(__file__).parents[2] / "bench" / "evaluate.py"
 sys.path.insert(0, str(SCRIPT.parent))
 
-import evaluate as subject  # noqa: E402
+from judges import base, mean_iou, top_k  # noqa: E402
+
+from edge_runner.camera.pixels import PNG_START  # noqa: E402
 
 MODELS = Path(os.environ.get("EDGE_RUNNER_MODELS", ""))
 TIMEOUT_S = 60
@@ -252,7 +254,7 @@ class TestClassify:
 
     def test_top5(self, result: Callable[..., Result]) -> None:
         """The true label among the best five counts for top-5, and only the best one for top-1."""
-        judge = subject.TopK(Path())
+        judge = top_k.TopK(Path())
         judge._names, labels = ("a",), tuple("abcdefgh")
         judge.fits(labels)
         for place in range(7):
@@ -263,24 +265,24 @@ class TestClassify:
             classes = tuple(
                 type(one)(one.label, labels.index(one.label), one.score) for one in made.answers.classifications or ()
             )
-            judge.judge(subject.Sample(Path(), "a"), result(answers=type(made.answers)(classifications=classes)))
+            judge.judge(base.Sample(Path(), "a"), result(answers=type(made.answers)(classifications=classes)))
         found = judge.numbers()
         assert (found["top1"], found["top5"]) == (pytest.approx(1 / 7, abs=1e-5), pytest.approx(5 / 7, abs=1e-5))
 
     def test_many_labels(self) -> None:
         """Of very many labels, people see the worst, and where the rest is."""
         many = [{"label": str(number), "top1": number / 100} for number in range(100)]
-        shown = subject.worst(many, "top1")
-        assert [row["label"] for row in shown] == [str(number) for number in range(subject.ROWS)]
-        lines = list(subject.table(["label"], [[row["label"]] for row in shown], len(many)))
-        assert lines[-1] == f"… the {subject.ROWS} worst of 100 labels; --json FILE has all"
+        shown = base.worst(many, "top1")
+        assert [row["label"] for row in shown] == [str(number) for number in range(base.ROWS)]
+        lines = list(base.table(["label"], [[row["label"]] for row in shown], len(many)))
+        assert lines[-1] == f"… the {base.ROWS} worst of 100 labels; --json FILE has all"
 
     @pytest.mark.parametrize(
         ("share", "count", "low", "high"), [(0.5, 10, 0.2366, 0.7634), (1.0, 10, 0.7225, 1.0), (0.0, 10, 0.0, 0.2775)]
     )
     def test_confidence(self, share: float, count: int, low: float, high: float) -> None:
         """Wilson's interval, against published values; it stays within 0..1."""
-        assert subject.wilson(share, count) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+        assert top_k.wilson(share, count) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 class TestDetect:
@@ -500,7 +502,7 @@ def png(values: Any, bits: int, kind: int, extra: Sequence[tuple[bytes, bytes]] 
         lines.append(b"\0" + np.packbits(spread.astype(np.uint8).ravel()).tobytes())
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b"")]
-    return subject.PNG_START + b"".join(
+    return PNG_START + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
 
@@ -644,14 +646,14 @@ class TestMaskFiles:
         extra = [(b"gAMA", struct.pack(">I", 45455)), (b"PLTE", palette), (b"tRNS", b"\x00" * (2**bits))]
         path = tmp_path / "mask.png"
         path.write_bytes(png(values, bits, kind, extra if kind == 3 else ()))
-        assert subject.read_indices(path).tolist() == values.tolist()
+        assert mean_iou.read_indices(path).tolist() == values.tolist()
         assert capfd.readouterr().err == ""
 
     def test_sixteen_bits(self, tmp_path: Path) -> None:
         """Masks of more than 255 classes have 16 bits."""
         values = np.array([[0, 254], [300, 65535]])
         (tmp_path / "mask.png").write_bytes(png(values, 16, 0))
-        assert subject.read_indices(tmp_path / "mask.png").tolist() == values.tolist()
+        assert mean_iou.read_indices(tmp_path / "mask.png").tolist() == values.tolist()
 
     def test_grey_as_colours(self, tmp_path: Path) -> None:
         """Three equal channels are one, with alpha or without; others are colours, which stand for no class."""
@@ -659,20 +661,20 @@ class TestMaskFiles:
         for channels, kind in ((3, 2), (4, 6)):
             stacked = np.stack([values] * 3 + [np.full_like(values, 255)] * (channels - 3), axis=-1)
             (tmp_path / "mask.png").write_bytes(png(stacked, 8, kind))
-            assert subject.read_indices(tmp_path / "mask.png").tolist() == values.tolist()
+            assert mean_iou.read_indices(tmp_path / "mask.png").tolist() == values.tolist()
         stacked[0, 0, 1] += 1
         (tmp_path / "mask.png").write_bytes(png(stacked, 8, 6))
-        with pytest.raises(subject.DataError, match="has colours"):
-            subject.read_indices(tmp_path / "mask.png")
+        with pytest.raises(base.DataError, match="has colours"):
+            mean_iou.read_indices(tmp_path / "mask.png")
 
     @pytest.mark.parametrize("cut", [0, 4, 20, 30, 60])
     def test_damaged(self, tmp_path: Path, cut: int) -> None:
         """What is no PNG, or a part of one, is refused by name."""
         (tmp_path / "mask.png").write_bytes(png(np.zeros((9, 9)), 8, 0)[:cut])
-        with pytest.raises(subject.DataError, match=r"mask\.png is damaged"):
-            subject.read_indices(tmp_path / "mask.png")
-        with pytest.raises(subject.DataError, match="no such file"):
-            subject.read_indices(tmp_path / "nowhere.png")
+        with pytest.raises(base.DataError, match=r"mask\.png is damaged"):
+            mean_iou.read_indices(tmp_path / "mask.png")
+        with pytest.raises(base.DataError, match="no such file"):
+            mean_iou.read_indices(tmp_path / "nowhere.png")
 
 
 class TestCommand:

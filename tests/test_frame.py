@@ -66,7 +66,12 @@ class TestGeometry:
     def test_what_is_seen(self) -> None:
         """The part of the frame that the input shows: all of it, a crop, and, with a letterbox, no more than that crop."""
         assert Geometry.between((100, 50), Region(0, 0, 100, 50), (64, 64), Region(0, 16, 64, 32)).seen == (0, 0, 1, 1)
-        assert Geometry.between((100, 50), Region(25, 0, 50, 50), (64, 64), Region(0, 0, 64, 64)).seen == (0.25, 0, 0.75, 1)
+        assert Geometry.between((100, 50), Region(25, 0, 50, 50), (64, 64), Region(0, 0, 64, 64)).seen == (
+            0.25,
+            0,
+            0.75,
+            1,
+        )
         crop = Geometry.between((100, 50), Region(10, 20, 50, 10), (100, 100), Region(0, 40, 100, 20))
         assert crop.seen == pytest.approx((0.1, 0.4, 0.6, 0.6))
         assert crop.to_frame(np.array([0.0, 0.0]))[1] < crop.seen[1]  # the upper bar lies over what the crop hides

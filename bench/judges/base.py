@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edge_runner.builder.evaluate import _index as label_index  # how a folder's name is found among the labels
+from edge_runner.builder.evaluate import label_index
 from edge_runner.errors import EdgeRunnerError, SettingError
 from edge_runner.result import Result
 

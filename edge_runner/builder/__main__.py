@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from edge_runner.builder.build import build
-from edge_runner.builder.order import AUTO_MODES, DEFAULT_MAX_LOSS, DEFAULT_TARGET, MODES, IoType, Order
+from edge_runner.builder.order import (
+    AUTO_MODES,
+    DEFAULT_MAX_LOSS,
+    DEFAULT_TARGET,
+    MODES,
+    SET,
+    SET_PREFIX,
+    IoType,
+    Order,
+)
 from edge_runner.builder.progress import Progress
 from edge_runner.builder.recipes import NORMALIZATIONS
 from edge_runner.builder.report.verdict import NOT_TRIED
@@ -54,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target=options.target,
         force=options.force,
         verbose=options.verbose,
+        sets=options.set,
         command=shlex.join([COMMAND, *given]),
     )
     try:
@@ -75,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _option(key: str) -> str:
-    """The option that stands for a configuration's key: `--std` for `preprocess.std`."""
-    return {"model.path": "MODEL"}.get(key, f"--{key.rpartition('.')[2]}")
+    """The option that stands for a configuration's key: `--std` for `preprocess.std`, `--set task.decoder` for `task.decoder`."""
+    known = {"model.path": "MODEL", "task": "--task", "task.type": "--task"}
+    return known.get(key, f"{SET} {key}" if key.startswith(SET_PREFIX) else f"--{key.rpartition('.')[2]}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -110,7 +121,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="the model's name in results (default: the folder's)")
     parser.add_argument("--model-version", metavar="V", help="default: the first 8 hex digits of the model's SHA-256")
-    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument(
+        "--task", choices=sorted(TASKS), default="classify", help="how the outputs are read (default: %(default)s)"
+    )
+    parser.add_argument(
+        SET,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of the configuration's task, for the bundle: task.decoder=yolov8, task.score_threshold=0.4",
+    )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="one label a line")
     parser.add_argument("--normalize", choices=list(NORMALIZATIONS), help="what the model was trained to see")
     parser.add_argument("--mean", type=_numbers, metavar="M[,M,M]", help="with --std, instead of --normalize")
@@ -198,11 +218,9 @@ def _say(line: str) -> None:
 def _summary(manifest: Manifest) -> Iterator[str]:
     proof = manifest.proof
     yield f"{manifest.name} {manifest.version}, {manifest.quantization}, loaded under {', '.join(manifest.runtimes)}"
-    worst = max(output["max_abs_error"] for output in proof["outputs"])
-    yield (
-        f"proof {proof['verdict']}: {proof['changed']:.1%} of the answers to {proof['samples']} samples changed,"
-        f" max abs error {worst:g}"
-    )
+    errors = [output["max_abs_error"] for output in proof["outputs"] if output["max_abs_error"] is not None]
+    worst = f", max abs error {max(errors):g}" if errors else ""
+    yield f"proof {proof['verdict']}: {proof['changed']:.1%} of the answers to {proof['samples']} samples changed{worst}"
     if "evaluation" in proof:
         yield "top-1: SavedModel {saved_model_top1:.1%}, .tflite {tflite_top1:.1%}".format(**proof["evaluation"])
     yield f"recipe {proof['recipe']}"

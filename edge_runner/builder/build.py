@@ -11,14 +11,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edge_runner import __version__
 from edge_runner.builder import evaluate
 from edge_runner.builder.order import Mode, Objections, Order, check_order
 from edge_runner.builder.progress import Progress
-from edge_runner.builder.proof import Comparison, compared, make_goldens
+from edge_runner.builder.proof import FINDERS, Comparison, anything, compared, make_goldens, same
 from edge_runner.builder.recipes import check_recipe
 from edge_runner.builder.report.compose import Account, GoldenView, html, markdown
-from edge_runner.builder.report.verdict import NOT_TRIED
+from edge_runner.builder.report.verdict import NOT_TRIED, NOTHING_FOUND
 from edge_runner.builder.samples import GOLDENS as GOLDENS_WANTED
 from edge_runner.builder.samples import Pictures, Samples, golden_pictures
 from edge_runner.builder.savedmodel import SavedModel
@@ -27,7 +29,7 @@ from edge_runner.builder.trial import Evaluation, RecipeTrial, Trial
 from edge_runner.builder.workbench import Built, Reference, Workbench, hash_of
 from edge_runner.builder.worker import Worker
 from edge_runner.errors import EdgeRunnerError, ModelError
-from edge_runner.frame import Geometry, Tensor
+from edge_runner.frame import Geometry, Picture, Tensor
 from edge_runner.model.bundle import (
     FORMAT,
     GOLDENS,
@@ -41,14 +43,14 @@ from edge_runner.model.bundle import (
     Used,
     sha256_of,
 )
-from edge_runner.model.goldens import Goldens, compare
+from edge_runner.model.goldens import Golden, Goldens, compare
 from edge_runner.model.interpreter import Interpreter
-from edge_runner.model.preprocess import Preprocessor
+from edge_runner.model.preprocess import Preprocessor, Recipe
+from edge_runner.result import Answers
 from edge_runner.task.base import Task
 from edge_runner.task.classify import Classify
 
 NO_PICTURES = "none: it is not fed pictures"
-WORDS_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,10 @@ def _assemble(bench: Workbench, stage: Path) -> Manifest:
     sizes = f"{bench.found.size_bytes / 1e6:.2f} MB -> {chosen.trial.size_bytes / 1e6:.2f} MB"
     bench.progress.say(f"SavedModel -> .tflite as {chosen.trial.mode}: {sizes}")
     found = _evaluation(bench, recipes, chosen)
-    goldens = _goldens(bench, chosen.built, samples)
-    manifest = _written(bench, stage, chosen, goldens, found)
+    goldens = _goldens(bench, chosen, samples)
+    views = _views(goldens, chosen, order)
+    answered = _answered(bench, chosen.built.task, views)
+    manifest = _written(bench, stage, chosen, goldens, _proof(bench, chosen.trial, found, answered))
     account = Account(
         order=order,
         found=bench.found,
@@ -107,7 +111,7 @@ def _assemble(bench: Workbench, stage: Path) -> Manifest:
         chosen=chosen.trial.mode,
         trials=tuple(o.trial if isinstance(o, Tried) else o for o in outcomes),
         scatters=chosen.comparison.scatters(),
-        goldens=_views(goldens, chosen.built, order),
+        goldens=views,
         evaluation=found,
     )
     (stage / REPORT_MD).write_text(markdown(account), "utf-8")
@@ -197,19 +201,24 @@ def _evaluation(bench: Workbench, recipes: tuple[RecipeTrial, ...], chosen: Trie
     )
 
 
-def _goldens(bench: Workbench, built: Built, samples: Samples) -> Goldens:
-    """A few samples as goldens; raise ModelError where the target answers otherwise than this machine's runtime."""
+def _goldens(bench: Workbench, tried: Tried, samples: Samples) -> Goldens:
+    """A few samples as goldens; raise ModelError where other kernels, or the target, answer otherwise than this runtime."""
+    built = tried.built
     if isinstance(samples, Pictures):
         bound = Preprocessor(samples.recipe, built.interpreter.inputs[0])
-        chosen: Samples = golden_pictures(samples, bound.width, bound.height)
+        chosen: Samples = golden_pictures(samples, bound.width, bound.height, tried.comparison.answered)
     else:
         chosen = samples.some(GOLDENS_WANTED)
     answers = bench.answers(chosen, "goldens").ordered(built.interpreter.outputs)
     with bench.progress.step("goldens"):
         interpreter = Interpreter(built.content, bench.runtime)
         slow = Interpreter(built.content, bench.runtime, kernels="reference")
-        goldens = make_goldens(chosen, answers, interpreter, slow, rounds=built.rounds)
+        goldens, unsteady = make_goldens(chosen, answers, interpreter, slow, built.task, rounds=built.rounds)
     with bench.objections.noted():
+        if unsteady:
+            raise ModelError(
+                f"the reference kernels answer every golden otherwise; no board can be held to them: {unsteady}"
+            )
         _check_gate(bench, built, goldens)
     return goldens
 
@@ -225,7 +234,7 @@ def _check_gate(bench: Workbench, built: Built, goldens: Goldens) -> None:
             raise ModelError(f"{bench.gate} does not answer as {bench.runtime} does: {wrong}")
 
 
-def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, found: Evaluation | None) -> Manifest:
+def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, proof: dict[str, Any]) -> Manifest:
     """Write the bundle's files but for the reports."""
     order, built = bench.order, chosen.built
     parts = {MODEL: built.content, GOLDENS: goldens.dump()}
@@ -259,13 +268,13 @@ def _written(bench: Workbench, stage: Path, chosen: Tried, goldens: Goldens, fou
             "opencv": importlib.metadata.version("opencv-python-headless"),
             "python": platform.python_version(),
         },
-        proof=_proof(bench, chosen.trial, found),
+        proof=proof,
     )
     (stage / MANIFEST).write_bytes(manifest.dump())
     return manifest
 
 
-def _proof(bench: Workbench, trial: Trial, found: Evaluation | None) -> dict[str, Any]:
+def _proof(bench: Workbench, trial: Trial, found: Evaluation | None, answered: int | None) -> dict[str, Any]:
     """The manifest's proof: what was measured, and the verdict on it."""
     order = bench.order
     proof: dict[str, Any] = {
@@ -279,27 +288,43 @@ def _proof(bench: Workbench, trial: Trial, found: Evaluation | None) -> dict[str
         "target": order.target if bench.gate else f"{NOT_TRIED}: {bench.without_gate}",
         "recipe": found.verdict if found else (evaluate.NOT_VERIFIED if order.recipe else NO_PICTURES),
     }
+    if answered is not None:
+        proof["goldens_answered"] = answered
     return {**proof, "evaluation": found.plain()} if found else proof
 
 
-def _views(goldens: Goldens, built: Built, order: Order) -> tuple[GoldenView, ...]:
+def _views(goldens: Goldens, tried: Tried, order: Order) -> tuple[GoldenView, ...]:
     """The goldens for the report's eyes; none of a model that is not fed pictures."""
     if order.recipe is None:
         return ()
-    bound = Preprocessor(order.recipe, built.interpreter.inputs[0])
-    return tuple(
-        GoldenView(
-            item.picture,
-            bound.visible(item.inputs[0]),
-            *(_words(built.task, t) for t in (item.reference, item.outputs)),
-        )
-        for item in goldens.items
-        if item.picture is not None
+    return tuple(_view(item, item.picture, tried, order.recipe) for item in goldens.items if item.picture is not None)
+
+
+def _answered(bench: Workbench, task: Task, views: Sequence[GoldenView]) -> int | None:
+    """In how many golden pictures something is found; None of a task that always has an answer."""
+    if not isinstance(task, FINDERS):
+        return None
+    answered = sum(anything(view.tflite) for view in views)
+    found = f"something is found in {answered} of {len(views)} golden pictures"
+    bench.progress.say(found if answered else NOTHING_FOUND)
+    return answered
+
+
+def _view(item: Golden, picture: Picture, tried: Tried, recipe: Recipe) -> GoldenView:
+    task, bound = tried.built.task, Preprocessor(recipe, tried.built.interpreter.inputs[0])
+    geometry = bound(picture, np.empty(bound.shape, bound.dtype))
+    answers = [_answer(task, tensors, geometry) for tensors in (item.reference, item.outputs)]
+    return GoldenView(
+        camera=picture,
+        model=bound.visible(item.inputs[0]),
+        saved_model=answers[0],
+        tflite=answers[1],
+        same=same(task, item.reference, item.outputs, tried.comparison.slack),
     )
 
 
-def _words(task: Task, tensors: Sequence[Tensor]) -> tuple[str, ...]:
+def _answer(task: Task, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
     try:
-        return tuple(task.decode(tensors, Geometry(1, 1)).words()[:WORDS_MOST])
+        return task.decode(tensors, geometry)
     except EdgeRunnerError:  # a raw output may be too long for a result
-        return ()
+        return Answers()

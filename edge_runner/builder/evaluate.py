@@ -52,6 +52,27 @@ def folder_labels(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
 
 
+def label_index(name: str, labels: Sequence[str], folder: Path) -> int:
+    """The index of the label that a sub-folder's name stands for: the label, loosely the label, or its index.
+
+    Raise SettingError where there is none, or more than one.
+    """
+    for same in (str, _loose):
+        found = [index for index, label in enumerate(labels) if same(label) == same(name)]
+        if len(found) > 1:
+            raise SettingError(
+                f"--evaluate {folder / name}: {len(found)} labels are called so; name the folder by the index"
+            )
+        if found:
+            return found[0]
+    if name.isdecimal() and int(name) < len(labels):
+        return int(name)
+    raise SettingError(
+        f"--evaluate {folder / name}: no label is called '{name}', and it is no index; there are {', '.join(labels[:5])}, …"
+        " (--labels names them)"
+    )
+
+
 def read_labelled(folder: Path, labels: Sequence[str], recipe: Recipe) -> Labelled:
     """The pictures of a folder with one sub-folder a label; raise SettingError where one is no label of the model.
 
@@ -67,7 +88,7 @@ def read_labelled(folder: Path, labels: Sequence[str], recipe: Recipe) -> Labell
     for name in names:
         found = find_pictures(folder / name)
         pictures += found
-        truths += [_index(name, labels, folder)] * len(found)
+        truths += [label_index(name, labels, folder)] * len(found)
     if len(truths) < PICTURES_LEAST:
         raise SettingError(
             f"--evaluate {folder} holds {len(truths)} pictures; {PICTURES_LEAST} are the least that tell anything"
@@ -171,23 +192,6 @@ def _renamed(winners: Sequence[int], truths: Truths) -> tuple[float, dict[int, i
     ):
         return 0.0, meant
     return sum(counted.most_common(1)[0][1] for counted in answers.values()) / len(truths), meant
-
-
-def _index(name: str, labels: Sequence[str], folder: Path) -> int:
-    for same in (str, _loose):
-        found = [index for index, label in enumerate(labels) if same(label) == same(name)]
-        if len(found) > 1:
-            raise SettingError(
-                f"--evaluate {folder / name}: {len(found)} labels are called so; name the folder by the index"
-            )
-        if found:
-            return found[0]
-    if name.isdecimal() and int(name) < len(labels):
-        return int(name)
-    raise SettingError(
-        f"--evaluate {folder / name}: no label is called '{name}', and it is no index; there are {', '.join(labels[:5])}, …"
-        " (--labels names them)"
-    )
 
 
 def _loose(text: str) -> str:

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from edge_runner.errors import ModelError
-from edge_runner.frame import TensorSpec
+from edge_runner.frame import Tensor, TensorSpec
+from edge_runner.model.flatbuffer import read_graph
 from edge_runner.model.labels import parse_labels
 from edge_runner.model.preprocess import Color, Preprocessor, Recipe
+from edge_runner.task.base import ModelFacts
+from edge_runner.task.decoder.postprocess import TflitePostprocess
 
 ENTRY = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -31,13 +34,16 @@ FIELDS: dict[str, dict[str, int]] = {
     "ModelMetadata": {
         "name": 0, "description": 1, "version": 2, "subgraph_metadata": 3, "associated_files": 6, "min_parser_version": 7,
     },
-    "SubGraphMetadata": {"input_tensor_metadata": 2, "output_tensor_metadata": 3},
+    "SubGraphMetadata": {"input_tensor_metadata": 2, "output_tensor_metadata": 3, "output_tensor_groups": 8},
+    "TensorGroup": {"name": 0, "tensor_names": 1},
     "TensorMetadata": {
         "name": 0, "description": 1, "content": 3, "process_units": 4, "stats": 5, "associated_files": 6,
     },
-    "Content": {"content_properties_type": 0, "content_properties": 1},
+    "Content": {"content_properties_type": 0, "content_properties": 1, "range": 2},
+    "ValueRange": {"min": 0, "max": 1},
     "FeatureProperties": {},
     "ImageProperties": {"color_space": 0},
+    "BoundingBoxProperties": {"index": 0, "type": 1, "coordinate_type": 2},
     "ProcessUnit": {"options_type": 0, "options": 1},
     "NormalizationOptions": {"mean": 0, "std": 1},
     "Stats": {"max": 0, "min": 1},
@@ -45,10 +51,20 @@ FIELDS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 # Enumerations and the types of unions, all of one byte. Source: as above.
-FEATURE, IMAGE = 1, 2  # ContentProperties
+FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions
-UNKNOWN_FILE, TENSOR_AXIS_LABELS = 0, 2  # AssociatedFileType
+UNKNOWN_FILE, TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS = 0, 2, 3  # AssociatedFileType
+PROPERTIES = {FEATURE: "FeatureProperties", IMAGE: "ImageProperties", BOUNDING_BOX: "BoundingBoxProperties"}
+BOUNDARIES, RATIO = 1, 0  # BoundingBoxType: left, top, right, bottom; CoordinateType
 COLOR_SPACES: dict[Color, int] = {"bgr": 0, "rgb": 1, "gray": 2}  # ColorSpaceType: UNKNOWN, RGB, GRAYSCALE
+
+# A detector's outputs, as decoder.postprocess has them in order. Source: the names and contents that tflite_support's
+# metadata_writers/object_detector.py gives them, by which MediaPipe knows them again.
+DETECTED = ("location", "category", "score", "number of detections")
+LOCATION, CATEGORY = 0, 1
+DETECTIONS, GROUPED = "detection_result", DETECTED[:3]
+BOX_INDEX = (1, 0, 3, 2)  # where left, top, right and bottom stand: the model has top first
+OF_EACH = 2  # both ends of their range: the axis along which detections follow each other, as that tool counts it
 
 Floats = tuple[float, ...]
 
@@ -75,7 +91,8 @@ def embed(content: bytes, card: Card) -> bytes:
 
     model = flatbuffer_utils.convert_bytearray_to_object(content)
     lines = _lines(card.labels) if card.labels else None
-    _put(model, _dump(_metadata(card, *_tensors(model))))
+    inputs, outputs = _tensors(model)
+    _put(model, _dump(_metadata(card, inputs, outputs, _detector(card, content, outputs))))
     packed = _packed(model)
     return packed if lines is None else _with_file(packed, LABELS, lines)
 
@@ -83,18 +100,31 @@ def embed(content: bytes, card: Card) -> bytes:
 class _Node:
     """A table to write: its name in FIELDS, and its fields; one that is None is left out."""
 
-    def __init__(self, table: str, **fields: str | int | Floats | _Node | list[_Node] | None) -> None:
+    def __init__(self, table: str, **fields: Field | None) -> None:
         self.fields = {FIELDS[table][name]: value for name, value in fields.items() if value is not None}
         self.slots = max(FIELDS[table].values(), default=-1) + 1
 
 
-def _metadata(card: Card, inputs: list[TensorSpec], outputs: list[TensorSpec]) -> _Node:
+Field = str | int | np.int32 | Floats | Tensor | _Node | list[_Node] | list[str]
+"""Of an int, one byte is written; of the others what they are: a string, four bytes, a vector, a table, a vector of these."""
+
+
+def _metadata(
+    card: Card, inputs: list[TensorSpec], outputs: list[TensorSpec], detector: TflitePostprocess | None
+) -> _Node:
     pictures = [spec for spec in inputs if len(spec.shape) == 4] or inputs
-    named = [card.task == "classify" and _is_axis(card.labels, spec) for spec in outputs]
+    files = [_file_of(card, spec) for spec in outputs]
+    if detector and card.labels and not detector.background:
+        files[detector.places[CATEGORY]] = TENSOR_VALUE_LABELS
+    described = [_output(*both) for both in zip(outputs, files, strict=True)]
+    if detector:
+        for part, place in enumerate(detector.places):
+            described[place] = _detected(part, outputs[place], files[place])
     graph = _Node(
         "SubGraphMetadata",
         input_tensor_metadata=[_input(spec, card.recipe if spec in pictures else None) for spec in inputs],
-        output_tensor_metadata=[_output(*both) for both in zip(outputs, named, strict=True)],
+        output_tensor_metadata=described,
+        output_tensor_groups=[_Node("TensorGroup", name=DETECTIONS, tensor_names=list(GROUPED))] if detector else None,
     )
     return _Node(
         "ModelMetadata",
@@ -102,15 +132,27 @@ def _metadata(card: Card, inputs: list[TensorSpec], outputs: list[TensorSpec]) -
         description=card.description,
         version=card.version,
         subgraph_metadata=[graph],
-        associated_files=[_labels(UNKNOWN_FILE)] if card.labels and not any(named) else None,
+        associated_files=[_labels(UNKNOWN_FILE)] if card.labels and not any(files) else None,
         min_parser_version=PARSER_VERSION,
     )
 
 
-def _is_axis(labels: tuple[str, ...] | None, spec: TensorSpec) -> bool:
-    """One label for each value of the last axis. The two of a single sigmoid unit are none: another reader would take
-    the first of them for the unit's name."""
-    return labels is not None and spec.shape[-1:] == (len(labels),)
+def _detector(card: Card, content: bytes, outputs: list[TensorSpec]) -> TflitePostprocess | None:
+    """How a detector's four outputs are read, where operators or names tell which is which. Other families have no metadata."""
+    if card.task != "detect":
+        return None
+    facts = ModelFacts(tuple(outputs), read_graph(content).endings(), card.labels, "")
+    told = [reading for reading in TflitePostprocess.all(facts) if reading.told()]
+    return told[0] if len(told) == 1 else None
+
+
+def _file_of(card: Card, spec: TensorSpec) -> int:
+    """As what the labels belong to an output, if they do: a label for each value of the last axis.
+
+    The two of a single sigmoid unit are none: another reader would take the first of them for the unit's name.
+    """
+    of_axis = card.task in ("classify", "segment") and card.labels and spec.shape[-1:] == (len(card.labels),)
+    return TENSOR_AXIS_LABELS if of_axis else UNKNOWN_FILE
 
 
 def _labels(kind: int) -> _Node:
@@ -132,21 +174,35 @@ def _input(spec: TensorSpec, recipe: Recipe | None) -> _Node:
     )
 
 
-def _output(spec: TensorSpec, named: bool) -> _Node:
-    meaning = f"One value a class, {_described(spec)}." if named else _described(spec)
-    files = [_labels(TENSOR_AXIS_LABELS)] if named else None
+def _output(spec: TensorSpec, file: int) -> _Node:
+    meaning = f"One value a class, {_described(spec)}." if file else _described(spec)
+    files = [_labels(file)] if file else None
     return _Node(
         "TensorMetadata", name=spec.name, description=meaning, content=_content(FEATURE), associated_files=files
     )
+
+
+def _detected(part: int, spec: TensorSpec, file: int) -> _Node:
+    """One of a detector's outputs, under the name that other readers look for."""
+    name = DETECTED[part]
+    axis = np.int32(OF_EACH)
+    each = _Node("ValueRange", min=axis, max=axis) if name in GROUPED else None
+    content = _content(FEATURE, each)
+    if part == LOCATION:
+        index = np.array(BOX_INDEX, np.uint32)
+        content = _content(BOUNDING_BOX, each, index=index, type=BOUNDARIES, coordinate_type=RATIO)
+    files = [_labels(file)] if file else None
+    return _Node("TensorMetadata", name=name, description=_described(spec), content=content, associated_files=files)
 
 
 def _described(spec: TensorSpec) -> str:
     return f"{spec.dtype} {list(spec.shape)}"
 
 
-def _content(kind: int, **fields: int) -> _Node:
-    properties = _Node("ImageProperties" if kind == IMAGE else "FeatureProperties", **fields)
-    return _Node("Content", content_properties_type=kind, content_properties=properties)
+def _content(kind: int, each: _Node | None = None, **fields: Field) -> _Node:
+    return _Node(
+        "Content", content_properties_type=kind, content_properties=_Node(PROPERTIES[kind], **fields), range=each
+    )
 
 
 def _normalization(preprocessor: Preprocessor, spec: TensorSpec) -> _Node:
@@ -261,7 +317,7 @@ def _dump(root: _Node) -> bytes:
     return bytes(builder.Output())
 
 
-def _written(builder: Any, value: str | Floats | _Node | list[_Node]) -> int:
+def _written(builder: Any, value: Field) -> int:
     """Write what a field refers to; return where it is."""
     if isinstance(value, str):
         return int(builder.CreateString(value))
@@ -269,7 +325,10 @@ def _written(builder: Any, value: str | Floats | _Node | list[_Node]) -> int:
         return _table(builder, value)
     if isinstance(value, tuple):
         return int(builder.CreateNumpyVector(np.array(value, np.float32)))
-    tables = [_table(builder, node) for node in value]
+    if isinstance(value, np.ndarray):
+        return int(builder.CreateNumpyVector(value))
+    assert isinstance(value, list)
+    tables = [_written(builder, one) for one in value]
     builder.StartVector(4, len(tables), 4)
     for table in reversed(tables):
         builder.PrependUOffsetTRelative(table)
@@ -278,10 +337,12 @@ def _written(builder: Any, value: str | Floats | _Node | list[_Node]) -> int:
 
 def _table(builder: Any, node: _Node) -> int:
     """Write a table after what it refers to, as a FlatBuffer has it."""
-    places = {number: _written(builder, value) for number, value in node.fields.items() if not isinstance(value, int)}
+    places = {number: _written(builder, v) for number, v in node.fields.items() if not isinstance(v, int | np.int32)}
     builder.StartObject(node.slots)
     for number, value in node.fields.items():
-        if isinstance(value, int):
+        if isinstance(value, np.int32):
+            builder.PrependInt32Slot(number, int(value), 0)
+        elif isinstance(value, int):
             builder.PrependUint8Slot(number, value, 0)
         else:
             builder.PrependUOffsetTRelativeSlot(number, places[number], 0)

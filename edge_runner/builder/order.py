@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from edge_runner import config
 from edge_runner.builder.gate import parse_target
-from edge_runner.errors import ModelError, SettingError
+from edge_runner.errors import ConfigError, ModelError, SettingError
+from edge_runner.fields import load
 from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL, REPORT_HTML, REPORT_MD
 from edge_runner.model.labels import read_labels
 from edge_runner.model.preprocess import Recipe
+from edge_runner.task import TASKS
 
 Mode = Literal["none", "float16", "dynamic", "int8", "int16x8"]
 IoType = Literal["float32", "int8", "uint8"]
@@ -27,6 +31,11 @@ VARIABLE_OPERATIONS = (b"VarHandleOp", b"VariableV2")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DEFAULT_TARGET = "tflite-runtime==2.14.0"
 DEFAULT_MAX_LOSS = 0.01
+SET, SET_PREFIX = "--set", "task."
+EVALUATED = {
+    "detect": "; bench/evaluate.py finds the mAP of a bundle that is built",
+    "segment": "; bench/evaluate.py finds the mIoU of a bundle that is built",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Order:
     target: str = DEFAULT_TARGET
     force: bool = False
     verbose: bool = False
+    sets: Sequence[str] = ()
+    """Keys of the task, as `task.decoder=yolov8`."""
     command: str = ""
     """As it was typed, for the report."""
 
@@ -62,6 +73,12 @@ class Order:
     def inner_name(self) -> str:
         """The name within model.tflite, the same wherever the bundle is put: as it was given, or the model's own."""
         return self.model.resolve().name if self.name is None else self.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration's `task`, as far as it was said. Values are JSON, or else text."""
+        pairs = (text.removeprefix(SET_PREFIX).partition("=") for text in self.sets)
+        return {"type": self.task, **{key: _value(text) for key, _, text in pairs}}
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -112,10 +129,30 @@ def check_order(order: Order) -> None:
     if order.calibration and not order.calibration.exists():
         raise SettingError(f"--calibration {order.calibration} is not there")
     if order.evaluate and (order.task != "classify" or order.recipe is None):
-        raise SettingError(f"--evaluate compares top-1; the task is {order.task}, not classify")
+        instead = EVALUATED.get(order.task, "")
+        raise SettingError(f"--evaluate compares top-1; the task is {order.task}, not classify{instead}")
+    _check_settings(order)
     if order.labels:
         read_labels(order.labels)
     parse_target(order.target)
+
+
+def _check_settings(order: Order) -> None:
+    for text in order.sets:
+        if not text.startswith(SET_PREFIX) or "=" not in text:
+            raise SettingError(f"{SET} got '{text}'; it takes keys of the task, as {SET_PREFIX}score_threshold=0.4")
+    try:
+        config.check(order.settings, load(TASKS[order.task]).Config, SET)
+    except ConfigError as error:
+        problems = (problem.replace(f"{SET}: ", f"{SET} {SET_PREFIX}", 1) for problem in error.problems)
+        raise SettingError("; ".join(problems)) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _check_model(model: Path) -> None:

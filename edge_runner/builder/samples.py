@@ -130,6 +130,13 @@ def spread(count: int, most: int) -> list[int]:
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, most)).round())]
 
 
+def spread_over(wanted: Sequence[bool], most: int) -> list[int]:
+    """So many indices at most, spread over those that are wanted; where these are too few, over the others as well."""
+    first, others = ([i for i, want in enumerate(wanted) if want == kind] for kind in (True, False))
+    chosen = [first[i] for i in spread(len(first), most)]
+    return sorted(chosen + [others[i] for i in spread(len(others), most - len(chosen))])
+
+
 def find_pictures(folder: Path) -> list[Path]:
     """Every picture below a folder, by path; raise SettingError where there is none."""
     if not folder.is_dir():
@@ -202,11 +209,14 @@ def made_up_arrays(inputs: Sequence[TensorSpec]) -> Arrays:
     return Arrays(arrays, "made-up noise")
 
 
-def golden_pictures(pictures: Pictures, width: int, height: int) -> Pictures:
-    """A few of the pictures, spread over all of them, small enough to travel with a bundle whose input is `width` x `height`."""
-    chosen = pictures.some(GOLDENS)
+def golden_pictures(pictures: Pictures, width: int, height: int, answered: Sequence[bool]) -> Pictures:
+    """A few of the pictures, spread over all of them, small enough to travel with a bundle whose input is `width` x `height`.
+
+    Those that are `answered` come before others.
+    """
     side_px = GOLDEN_SIDE_TIMES * min(width, height)
-    return Pictures([shrunk(chosen.picture(index), side_px) for index in range(len(chosen))], pictures.recipe)
+    chosen = spread_over(answered, GOLDENS)
+    return Pictures([shrunk(pictures.picture(index), side_px) for index in chosen], pictures.recipe)
 
 
 def shrunk(picture: Picture, side_px: int) -> Picture:

@@ -12,11 +12,15 @@ from edge_runner.model.preprocess import Recipe
 
 @dataclass(frozen=True)
 class Parity:
-    """One output, .tflite against SavedModel, over all verification samples. `low` and `high` are the SavedModel's extremes."""
+    """One output, .tflite against SavedModel, over all verification samples. `low` and `high` are the SavedModel's extremes.
+
+    `cosine` and `max_abs_error` are None of an output that was chosen within the model (`Task.chosen`): where two boxes change
+    their places in a list, they say nothing.
+    """
 
     output: str
-    cosine: float
-    max_abs_error: float
+    cosine: float | None
+    max_abs_error: float | None
     low: float
     high: float
 

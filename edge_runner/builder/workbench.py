@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_runner import __version__
+from edge_runner import __version__, config
 from edge_runner.builder.evaluate import Labelled, folder_labels, read_labelled
 from edge_runner.builder.found import Found
 from edge_runner.builder.gate import CannotExistError, Gate, open_gate
 from edge_runner.builder.metadata import Card
 from edge_runner.builder.order import CALIBRATED, ROUNDED, Mode, Objections, Order
 from edge_runner.builder.progress import Progress
-from edge_runner.builder.proof import Answers
+from edge_runner.builder.proof import Expected
 from edge_runner.builder.recipes import check_scaling
 from edge_runner.builder.samples import (
     Pictures,
@@ -37,12 +37,15 @@ from edge_runner.model.bundle import sha256_of
 from edge_runner.model.flatbuffer import Graph, read_graph
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime, thread_count
 from edge_runner.model.labels import read_labels
+from edge_runner.model.preprocess import Preprocessor
 from edge_runner.model.probe import probe
 from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts, Task
 
 CALIBRATION_LEAST, CALIBRATION_MOST = 20, 500
-ACTIVATION_KEY = "task.activation"
+ACTIVATION = "activation"
+ACTIVATION_KEY = f"task.{ACTIVATION}"
+ALL_SCORES = ("classify", "segment")  # tasks whose one output holds scores, and nothing else
 FREE_LEAST_BYTES = 1_000_000
 ROUNDING = ("QUANTIZE", "FAKE_QUANT", "ROUND")  # operators by which a float32 model does so too
 
@@ -71,7 +74,7 @@ class Reference:
             spec.name: np.load(folder / f"{index}.npy", mmap_mode="r") for index, spec in enumerate(outputs)
         }
 
-    def ordered(self, specs: Sequence[TensorSpec]) -> Answers:
+    def ordered(self, specs: Sequence[TensorSpec]) -> Expected:
         """The answers with the outputs in this order; raise ModelError where one is not the SavedModel's."""
         missing = [spec.name for spec in specs if spec.name not in self._values]
         if missing:
@@ -87,8 +90,9 @@ class Workbench:
         self.order = order
         self.progress = progress
         self.objections = objections
-        self.task: dict[str, str] = {"type": order.task}
+        self.task: dict[str, Any] = order.settings
         """The configuration's `task`, for the manifest."""
+        self._noted = False
         self._worker = worker
         self._scratch = scratch
         self.gate, self.without_gate = self._open_gate()
@@ -211,17 +215,32 @@ class Workbench:
         )
 
     def _task(self, interpreter: Interpreter, graph: Graph) -> Task:
+        """The task that reads the outputs."""
         cls = load(TASKS[self.order.task])
         source = str(self.order.labels or f"the sub-folders of {self.order.evaluate}")
-        facts = ModelFacts(interpreter.outputs, graph.endings(), self.labels, source)
+        bound = Preprocessor(self.order.recipe, interpreter.inputs[0]) if self.order.recipe else None
+        size = (bound.width, bound.height) if bound else None
+        facts = ModelFacts(interpreter.outputs, graph.endings(), self.labels, source, size)
         try:
-            task: Task = cls(cls.Config(**self.task), facts)
+            task: Task = cls(self._config(cls), facts)
         except SettingError as error:
-            if error.key != ACTIVATION_KEY:
+            if error.key != ACTIVATION_KEY or ACTIVATION in self.task or self.order.task not in ALL_SCORES:
                 raise
-            self.task["activation"] = self._activation(interpreter, graph)
-            task = cls(cls.Config(**self.task), facts)
+            self.task[ACTIVATION] = self._activation(interpreter, graph)
+            task = cls(self._config(cls), facts)
+        self._note(task)
         return task
+
+    def _note(self, task: Task) -> None:
+        """What was decided for the first mode holds for the others."""
+        if task.reading and not self._noted:
+            decided = ", ".join(f"task.{key}: {value}" for key, value in task.decided.items())
+            self.progress.say(f"the outputs are read as {task.reading}{f' ({decided})' if decided else ''}")
+        self._noted = True
+        self.task.update(task.decided)
+
+    def _config(self, cls: type[Task]) -> Any:
+        return config.check(self.task, cls.Config, "the task")
 
     def _activation(self, interpreter: Interpreter, graph: Graph) -> str:
         """What turns the outputs into scores, by what they are, where the last operator does not say it. It is said, and kept."""
@@ -229,7 +248,8 @@ class Workbench:
         tried = range(min(len(self.calibration), CALIBRATION_LEAST))
         values = np.concatenate([output.ravel() for number in tried for output in interpreter.run(*feed(number))])
         low, high = float(values.min()), float(values.max())
-        logits = "sigmoid" if interpreter.outputs[0].shape[-1:] == (1,) else "softmax"
+        alone = self.order.task == "segment" or interpreter.outputs[0].shape[-1:] == (1,)
+        logits = "sigmoid" if alone else "softmax"
         activation = "none" if low >= 0 and high <= 1 else logits
         self.progress.say(
             f"the last operator, {graph.ending(0).operator}, does not say whether the outputs are scores; they go from {low:.4g} to"

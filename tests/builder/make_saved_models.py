@@ -2,6 +2,9 @@
 
 Most of them tell whether a picture is mostly red, green, blue or dark. `colour` does so only if it sees 0..1, red first:
 wider values leave nothing dark, -1..1 makes all but the brightest dark, and blue first takes red for blue.
+
+`detect…`, `segment…` and `pose` find rectangles of these colours. NAME_moved.tflite is what another model of the same form would
+be that finds them elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +21,11 @@ SIDE_PX = 16
 WIDTH = 510  # of the hidden layer: wide enough that a quantiser takes its weights
 SHARPNESS = 30.0
 DARK_BELOW = 0.35
+FOUND_PX = 32  # the side of what `detect` and its like are fed
+GRID = 21  # cells of 8, 16 and 32 pixels in it
+KEPT = 10  # boxes of a model that suppresses by itself
+POINTS = 17  # MoveNet's
+MOVED = 0.125
 LAYERS = keras.layers
 EYE = np.eye(3, dtype=np.float32)
 
@@ -164,6 +172,79 @@ def modules(root: Path) -> None:
     tf.saved_model.save(trained, str(root / "trained"), signatures=trained.fixed)
 
 
+class Finder(tf.Module):
+    """Finds what is red, green or blue in a picture of 0..1: a rectangle of each at most. Places are `moved` by so much of it."""
+
+    def __init__(self, moved: float = 0.0) -> None:
+        super().__init__()
+        self.moved = moved
+        self.kernel = tf.Variable((2 * EYE - 1).reshape(1, 1, 3, 3))
+        right = np.arange(1, FOUND_PX + 1, dtype=np.float32) / FOUND_PX
+        self.right, self.left = right.reshape(1, -1, 1), right[::-1].reshape(1, -1, 1)
+
+    def redder(self, picture: Any) -> Any:
+        """By how much each colour is more than the others together, [1, height, width, 3]."""
+        return tf.nn.relu(tf.nn.conv2d(picture, self.kernel, 1, "SAME"))
+
+    def extents(self, picture: Any) -> tuple[Any, ...]:
+        """Of each colour x0, y0, x1, y1 and the score, [1, 3], all of 0..1."""
+        colours = self.redder(picture)
+        along = [tf.sigmoid((tf.reduce_max(colours, axis) - 0.3) * 40) for axis in (1, 2)]
+        low = [1 - tf.reduce_max(there * self.left, 1) + self.moved for there in along]
+        high = [tf.reduce_max(there * self.right, 1) + self.moved for there in along]
+        return *low, *high, tf.reduce_max(along[0], 1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")])
+    def detect(self, picture: Any) -> Any:
+        """As YOLOv8 has it: [1, 4 + classes, boxes], as many boxes as its grids have."""
+        x0, y0, x1, y1, score = self.extents(picture)
+        box = tf.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1)
+        found = tf.concat([box, score[:, :, None] * EYE], 1)
+        return {"found": tf.pad(found, [[0, 0], [0, 0], [0, GRID - 3]])}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")])
+    def detect_sorted(self, picture: Any) -> Any:
+        """Suppressed within the model: [1, boxes, 6], the best first."""
+        *box, score = self.extents(picture)
+        rows = tf.stack([*box, score, tf.constant([[0.0, 1.0, 2.0]])], 2)
+        order = tf.math.top_k(score[0], 3).indices
+        return {"found": tf.pad(tf.gather(rows, order, axis=1), [[0, 0], [0, KEPT - 3], [0, 0]])}
+
+    def classes(self, picture: Any) -> Any:
+        """Logits [1, height, width, 4], half as large each way; the first is what has no colour."""
+        moved = round(self.moved * FOUND_PX)
+        colours = tf.nn.avg_pool2d(self.redder(picture), 2, 2, "SAME")
+        colours = tf.pad(colours, [[0, 0], [0, 0], [moved, 0], [0, 0]])[:, :, : FOUND_PX // 2]
+        return tf.pad(colours * SHARPNESS, [[0, 0], [0, 0], [0, 0], [1, 0]], constant_values=SHARPNESS * 0.3)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")])
+    def segment(self, picture: Any) -> Any:
+        return {"classes": self.classes(picture)}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")])
+    def segment_numbers(self, picture: Any) -> Any:
+        return {"classes": tf.argmax(self.classes(picture), -1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")])
+    def pose(self, picture: Any) -> Any:
+        """As MoveNet has it: [1, 1, 17, 3] of y, x, score: points down the diagonal of what is red."""
+        x0, y0, x1, y1, score = (values[:, :1] for values in self.extents(picture))
+        way = np.linspace(0, 1, POINTS, dtype=np.float32)[None]
+        found = tf.stack([y0 + (y1 - y0) * way, x0 + (x1 - x0) * way, score + 0 * way], 2)
+        return {"points": found[:, None]}
+
+
+def finders(root: Path) -> None:
+    """Each of them as a SavedModel, and moved as a .tflite."""
+    for name in ("detect", "detect_sorted", "segment", "segment_numbers", "pose"):
+        still, moved = Finder(), Finder(MOVED)
+        tf.saved_model.save(still, str(root / name), signatures=getattr(still, name))
+        spec = tf.TensorSpec([1, FOUND_PX, FOUND_PX, 3], tf.float32, "picture")
+        concrete = getattr(moved, name).get_concrete_function(spec)
+        content = tf.lite.TFLiteConverter.from_concrete_functions([concrete], moved).convert()
+        (root / f"{name}_moved.tflite").write_bytes(content)
+
+
 def of_tensorflow_1(root: Path) -> None:
     """As TensorFlow 1 wrote it: a session's graph, with variables of its old kind."""
     v1 = tf.compat.v1
@@ -199,6 +280,7 @@ def main(root: Path) -> None:
     keras_models(root)
     keras_files(root)
     modules(root)
+    finders(root)
     of_tensorflow_1(root)
     with_a_training_graph(root)
 

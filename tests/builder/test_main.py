@@ -68,6 +68,9 @@ def ordered(main, monkeypatch):
         (("--mean", "1"), "say once"),
         (("--std", "1"), "say once"),
         (("--task", "raw", "--mean", "1"), "say once"),
+        (("--task", "detect"), "say once"),
+        (("--task", "segment"), "say once"),
+        (("--task", "pose"), "say once"),
         (("--normalize", "0..2"), "invalid choice: '0..2'"),
         (("--normalize", "keras-caffe", "--color", "rgb"), "goes with --color bgr, not with rgb"),
         (("--normalize", "keras-torch", "--color", "bgr"), "goes with --color rgb, not with bgr"),
@@ -103,6 +106,9 @@ def test_usage(main, tmp_path, options, says):
         ((*RAW, "--quantize", "int8"), ["int8", "--calibration"]),
         ((*RAW, "--labels", "nowhere.txt"), ["nowhere.txt"]),
         (("--task", "raw", "--evaluate", "."), ["--evaluate", "raw"]),
+        ((*RAW, "--task", "detect", "--evaluate", "."), ["--evaluate", "bench/evaluate.py"]),
+        ((*RAW, "--task", "detect", "--set", "task.decoder=yolo"), ["--set task.decoder: got 'yolo'", "yolov8"]),
+        ((*RAW, "--set", "model.threads=2"), ["--set got 'model.threads=2'", "keys of the task"]),
         (("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"), ["--std 58.395,57.12,57.375", "--force"]),
     ],
 )
@@ -156,12 +162,13 @@ def test_options_go_into_the_order(ordered, tmp_path):
     order = ordered(
         *RAW, "--name", "birds", "--model-version", "3", "--labels", "l", "--quantize", "int8", "--io-type", "uint8",
         "--calibration", "c", "--evaluate", "e", "--max-loss", ".5", "--signature", "s", "--input-shape", "1,2,3,3",
-        "--target", "ai-edge-litert==2.0.3", "--force",
+        "--target", "ai-edge-litert==2.0.3", "--force", "--set", "task.max_results=3", "--set", "task.activation=none",
     )  # fmt: skip
     assert (order.name, order.version, order.quantize, order.io_type) == ("birds", "3", "int8", "uint8")
     assert list(map(str, (order.labels, order.calibration, order.evaluate))) == ["l", "c", "e"]
     assert (order.max_loss, order.signature, order.input_shape) == (0.5, "s", (1, 2, 3, 3))
     assert (order.target, order.force) == ("ai-edge-litert==2.0.3", True)
+    assert order.settings == {"type": "classify", "max_results": 3, "activation": "none"}
 
 
 def test_the_command_is_kept(ordered, model, tmp_path):
@@ -186,6 +193,28 @@ def test_endings(main, monkeypatch, error, code, line):
 
     monkeypatch.setattr(command_line, "build", build)
     assert main(*RAW) == (code, [f"edge-runner: error: {line}"])
+
+
+@pytest.mark.parametrize(
+    ("key", "option"),
+    [
+        ("model.path", "MODEL"),
+        ("model.labels", "--labels"),
+        ("preprocess.std", "--std"),
+        ("task", "--task"),
+        ("task.type", "--task"),
+        ("task.decoder", "--set task.decoder"),
+        ("task.activation", "--set task.activation"),
+    ],
+)
+def test_keys_are_told_as_options(main, monkeypatch, key, option):
+    """What blames a key of the configuration, as the board knows it, is told with the option that says it here."""
+
+    def build(order, progress):
+        raise ModelError("no", key=key)
+
+    monkeypatch.setattr(command_line, "build", build)
+    assert main(*RAW) == (EXIT_CONFIG, [f"edge-runner: error: {option}: no"])
 
 
 def test_sigterm_is_ctrl_c(main, monkeypatch):

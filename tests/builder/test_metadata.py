@@ -34,7 +34,7 @@ GRAY = Recipe("gray", (0.0,), (255.0,))
 CAFFE = Recipe("bgr", (103.939, 116.779, 123.68), (1.0,))
 COLOURS = ("rot", "grün", "blau")
 CARD = Card("colours", "Which colour a picture mostly has.", "3", UNIT, COLOURS, "classify")
-FEATURE, IMAGE = 1, 2
+FEATURE, IMAGE, BOUNDING_BOX = 1, 2, 3
 UNKNOWN, RGB, GRAYSCALE = 0, 1, 2
 
 # TensorFlow is not imported into the tests' process: it warns, and warnings are errors here.
@@ -91,6 +91,12 @@ JOBS: dict[str, tuple[str, tuple[Card, ...]]] = {
     "line break": ("colour", (replace(CARD, labels=("a\nb", "c")),)),
     "rising numbers": ("colour", (replace(CARD, labels=("1 euro", "2 euro", "5 euro")),)),
     "blank": ("colour", (replace(CARD, labels=("a", " ", "c")),)),
+    "detector": ("rect_four", (replace(CARD, task="detect"),)),
+    "ssd": ("rect_ssd", (replace(CARD, task="detect", labels=None),)),
+    "detector unnamed": ("rect_four_unnamed", (replace(CARD, task="detect"),)),
+    "yolo": ("rect_yolov8", (replace(CARD, task="detect"),)),
+    "segmenter": ("seg_logits_nhwc", (replace(CARD, task="segment", labels=("none", *COLOURS)),)),
+    "planar segmenter": ("seg_logits_nchw", (replace(CARD, task="segment", labels=("none", *COLOURS)),)),
 }
 
 
@@ -148,6 +154,7 @@ def read(content: bytes) -> dict[str, Any]:
         "version": root.text(2),
         "inputs": [tensor(table) for table in graph.tables(2)],
         "outputs": [tensor(table) for table in graph.tables(3)],
+        "groups": [(group.text(0), texts(group, 1)) for group in graph.tables(8)],
         "files": files(root, 6),
         "min_parser_version": root.text(7),
     }
@@ -161,6 +168,14 @@ def tensor(table: Table) -> dict[str, Any]:
         properties = content.table(1)
         assert properties is not None
         found["color"] = properties.number(0, "<b")
+    if found["content"] == BOUNDING_BOX:
+        properties = content.table(1)
+        assert properties is not None
+        found |= {"index": list(properties.numbers(0)), "type": properties.number(1, "<b")}
+        found["coordinates"] = properties.number(2, "<b")
+    extent = content.table(2)
+    if extent is not None:
+        found["range"] = (extent.number(0, "<i"), extent.number(1, "<i"))
     if stats is not None:
         found |= {"high": floats(stats, 0), "low": floats(stats, 1)}
     for unit in table.tables(4):
@@ -173,6 +188,17 @@ def tensor(table: Table) -> dict[str, Any]:
 
 def files(table: Table, field: int) -> list[tuple[str, int]]:
     return [(file.text(0), file.number(2, "<b")) for file in table.tables(field)]
+
+
+def texts(table: Table, field: int) -> list[str]:
+    """A vector of strings: each stands where its own offset leads, its length before it."""
+    start, count = table.items(field, 4)
+    content, found = table._content, []
+    for position in range(start, start + 4 * count, 4):
+        place = position + struct.unpack_from("<I", content, position)[0]
+        length = struct.unpack_from("<I", content, place)[0]
+        found.append(content[place + 4 : place + 4 + length].decode())
+    return found
 
 
 def floats(table: Table, field: int) -> list[float]:
@@ -255,6 +281,39 @@ def test_a_classifiers_labels_name_its_outputs_axis(done):
     assert found["files"] == []
 
 
+@pytest.mark.parametrize(("job", "boxes"), [("detector", "detection_boxes"), ("ssd", "output_0")])
+def test_a_detectors_outputs_have_the_names_that_are_looked_for(job, boxes, done):
+    """Whatever they are called in the graph, MediaPipe finds location, category, score and their number, and the first three
+    grouped; boxes say that their top comes first."""
+    found = read(done(job))
+    named = {output["name"]: output for output in found["outputs"]}
+    assert found["groups"] == [("detection_result", ["location", "category", "score"])]
+    place = [spec.name for spec in Interpreter(model_of(job), find_runtime()).outputs].index(boxes)
+    box = {"index": [1, 0, 3, 2], "type": 1, "coordinates": 0}
+    assert found["outputs"][place] == {"name": "location", "content": BOUNDING_BOX, "files": [], "range": (2, 2), **box}
+    files = [("labels.txt", 3)] if job == "detector" else []
+    assert named["category"] == {"name": "category", "content": FEATURE, "files": files, "range": (2, 2)}
+    assert named["score"] == {"name": "score", "content": FEATURE, "files": [], "range": (2, 2)}
+    assert named["number of detections"] == {"name": "number of detections", "content": FEATURE, "files": []}
+
+
+@pytest.mark.parametrize("job", ["detector unnamed", "yolo"])
+def test_what_cannot_be_told_is_not_said(job, done):
+    """Outputs of which neither names nor operators say which is which, and those of other families, keep their own names."""
+    found = read(done(job))
+    names = [spec.name for spec in Interpreter(model_of(job), find_runtime()).outputs]
+    assert [output["name"] for output in found["outputs"]] == names
+    assert (found["groups"], found["files"]) == ([], [("labels.txt", 0)])
+
+
+@pytest.mark.parametrize(("job", "files"), [("segmenter", [("labels.txt", 2)]), ("planar segmenter", [])])
+def test_a_segmenters_labels_name_its_last_axis(job, files, done):
+    """Where the classes are the last axis, the labels belong to it, as other readers expect; else they are the model's own file."""
+    found = read(done(job))
+    assert [output["files"] for output in found["outputs"]] == [files]
+    assert found["files"] == ([] if files else [("labels.txt", 0)])
+
+
 @pytest.mark.parametrize("job", ["binary", "raw"])
 def test_other_labels_name_no_axis(job, done):
     """Two labels of one sigmoid unit, or those of another task, would be misread by the axis; they are the model's own file."""
@@ -296,7 +355,9 @@ def test_without_a_recipe_nothing_is_a_picture(done):
     assert read(done("no recipe"))["inputs"] == [{"name": "picture", "content": FEATURE, "files": []}]
 
 
-@pytest.mark.parametrize("job", ["plain", "had labels", "uint8", "int8", "int16", "raw", "three inputs", "planar"])
+@pytest.mark.parametrize(
+    "job", ["plain", "had labels", "uint8", "int8", "int16", "raw", "three inputs", "planar", "detector", "segmenter"]
+)
 def test_the_model_stays(job, done):
     """Every buffer is the same to the last bit, the other metadata and the graph too; it loads, and answers as before."""
     before, after = model_of(job), done(job)

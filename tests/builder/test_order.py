@@ -63,6 +63,14 @@ def test_a_right_order_passes(order, tmp_path):
         ({"quantize": "auto"}, ["auto", "--calibration"]),
         ({"calibration": Path("/nowhere")}, ["--calibration /nowhere"]),
         ({"evaluate": Path(), "task": "raw"}, ["--evaluate", "raw", "classify"]),
+        ({"evaluate": Path(), "task": "detect"}, ["--evaluate", "detect", "mAP", "bench/evaluate.py"]),
+        ({"evaluate": Path(), "task": "segment"}, ["--evaluate", "segment", "mIoU", "bench/evaluate.py"]),
+        ({"sets": ["max_results=3"]}, ["--set", "'max_results=3'", "task.score_threshold=0.4"]),
+        ({"sets": ["task.max_results"]}, ["--set", "'task.max_results'"]),
+        ({"sets": ["task.max_results=many"]}, ["--set task.max_results: got 'many'"]),
+        ({"sets": ["task.decoder=yolov8"]}, ["--set task.decoder: unknown key"]),
+        ({"sets": ["task.decoder=yolov9"], "task": "detect"}, ["--set task.decoder: got 'yolov9'", "yolov8"]),
+        ({"sets": ["task.type=raw"]}, ["--set task.type: got 'raw'; allowed: classify"]),
         ({"target": "tflite-runtime"}, ["--target", "'tflite-runtime'", "tflite-runtime==VERSION", "ai-edge-litert==VERSION"]),
         ({"target": "tflite-runtime>=2.14"}, ["--target"]),
         ({"target": "tensorflow==2.16.2"}, ["--target", "'tensorflow==2.16.2'"]),
@@ -187,3 +195,13 @@ def test_objections_are_kept_with_force():
     assert objections.found == ["upside down", "inside out"]
     with pytest.raises(KeyError), objections.noted():
         raise KeyError
+
+
+def test_keys_of_the_task(order):
+    """What --set says of the task is what the configuration would say: numbers, lists and mappings as JSON has them, or text."""
+    sets = ["task.max_results=3", 'task.allow=["wren"]', 'task.label_thresholds={"wren": 0.5}', "task.activation=none"]
+    right = order(sets=sets)
+    check_order(right)
+    assert right.settings == {
+        "type": "classify", "max_results": 3, "allow": ["wren"], "label_thresholds": {"wren": 0.5}, "activation": "none",
+    }  # fmt: skip

@@ -248,12 +248,29 @@ def test_grey_pictures_for_a_colour_model(tmp_path):
 def test_goldens_are_few_small_and_of_the_same_form():
     """Four pictures spread over all, the shorter side at most twice the model's input, their form kept."""
     pictures = Pictures([np.full((480, 640, 3), level, np.uint8) for level in range(10)], RECIPE)
-    goldens = golden_pictures(pictures, 48, 48)
+    goldens = golden_pictures(pictures, 48, 48, [True] * 10)
     assert [goldens.picture(i).shape for i in range(len(goldens))] == [(96, 128, 3)] * 4
     assert [int(goldens.picture(i)[0, 0, 0]) for i in range(4)] == [0, 3, 6, 9]
     assert goldens.recipe is RECIPE
     small = np.zeros((10, 20, 3), np.uint8)
     assert shrunk(small, 96) is small
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        (range(10), [0, 3, 6, 9]),
+        ((), [0, 3, 6, 9]),
+        ((1, 2, 3, 4, 5, 6, 7), [1, 3, 5, 7]),
+        ((8,), [0, 4, 8, 9]),  # three more, spread over the other nine
+        ((4, 5, 6), [0, 4, 5, 6]),
+    ],
+)
+def test_goldens_are_those_with_something_to_find(wanted, chosen):
+    """Pictures in which the model finds something come first, spread over all of those; others only where they are too few."""
+    pictures = Pictures([np.full((48, 48, 3), level, np.uint8) for level in range(10)], RECIPE)
+    goldens = golden_pictures(pictures, 48, 48, [number in wanted for number in range(10)])
+    assert [int(goldens.picture(i)[0, 0, 0]) for i in range(len(goldens))] == chosen
 
 
 def test_noise_is_one_level_at_most():

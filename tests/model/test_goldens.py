@@ -347,3 +347,42 @@ def test_compare(content: bytes, off: float, holds: bool) -> None:
     assert (why is None) == holds
     wide = replace(made, tolerances=[10.0])
     assert compare(wide, item, specs, [item.outputs[0][:, [1, 0, 2]]], same_best) == "the answer is 1, the host's was 0"
+
+
+def test_c_chosen(content: bytes) -> None:
+    """(c) An output that was chosen within the model may have other values while the answer is the same, and no other answer."""
+    made = make_goldens(content)
+    item = made.items[0]
+    specs = Interpreter(content, find_runtime()).outputs
+    other = item.outputs[0] / 2
+    assert compare(made, item, specs, [other], same_best) is not None
+    assert compare(made, item, specs, [other], same_best, (True,)) is None
+    wrong = item.outputs[0][:, [1, 0, 2]]
+    assert compare(made, item, specs, [wrong], same_best, (True,)) == "the answer is 1, the host's was 0"
+    short = item.outputs[0][:, :2]
+    assert "has the shape [1, 2], the host's had [1, 3]" in str(compare(made, item, specs, [short], same_best, (True,)))
+
+
+def test_how_far_chosen(content: bytes) -> None:
+    """How far the values of a chosen output are from the host's is not told: it would frighten, and say nothing."""
+    made = make_goldens(content)
+    changed = first_changed(made, outputs=[made.items[0].outputs[0] / 2])
+    interpreter = Interpreter(content, find_runtime())
+    found = replay(changed, Preprocessor(RECIPE, interpreter.inputs[0]), interpreter, same_best, (True,))
+    assert found == [Deviation((0.0, 0.0), (None,))] * 3
+    assert summary(changed, found) == "prepared within 0 grey levels in the mean and 0 at most, answers equal"
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_whole_numbers(tmp_path: Path, content: bytes, dtype: str) -> None:
+    """Outputs that are whole numbers, class numbers for one, are stored as they are and compared without overflowing."""
+    made = make_goldens(content)
+    numbers = np.array([[1, 0, 1]], dtype)
+    made = replace(made, items=[replace(made.items[0], outputs=[numbers], reference=[numbers])])
+    (tmp_path / "golden.npz").write_bytes(made.dump())
+    read = read_goldens(tmp_path / "golden.npz")
+    assert read.items[0].outputs[0].dtype == dtype
+    specs = Interpreter(content, find_runtime()).outputs
+    assert compare(read, read.items[0], specs, [numbers.copy()], same_best) is None
+    off = np.array([[0, 0, 1]], dtype)
+    assert "is 1 off the host's; allowed 0.001" in str(compare(read, read.items[0], specs, [off], same_best))

@@ -202,7 +202,7 @@ class TestWhatDoesNotFit:
         assert done.stdout == ""
         last = done.stderr.splitlines()[-1]
         assert last.startswith(f"edge-runner: error: {path}:")
-        assert ": task.decoder: no decoder fits" in last
+        assert ": task.type: no decoder fits" in last
         for words in ("'Identity' float32 [1, 7]", "'Identity_1' float32 [2, 3, 5]", *DECODERS, "raw"):
             assert words in last
 

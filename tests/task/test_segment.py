@@ -14,9 +14,7 @@ from edge_runner.model.preprocess import Preprocessor, Recipe
 from edge_runner.result import Answers, Mask
 from edge_runner.task import TASKS
 from edge_runner.task.base import ModelFacts
-from edge_runner.task.masks import (
-    MANY_CLASSES,
-)
+from edge_runner.task.masks import MANY_CLASSES
 from edge_runner.task.segment import CHANGED_MOST, SegmentConfig, Segmenter
 
 pytestmark = pytest.mark.arm

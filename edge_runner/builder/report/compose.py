@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import cv2
+import numpy as np
 
 from edge_runner.builder.found import Found
 from edge_runner.builder.order import Mode, Order
@@ -21,27 +22,26 @@ from edge_runner.builder.report.words import cosine, percent, real
 from edge_runner.builder.trial import Evaluation, Parity, Scatter, Trial
 from edge_runner.frame import Picture
 from edge_runner.model.bundle import REPORT_HTML, Manifest
+from edge_runner.result import Answers
+from edge_runner.task import draw
 
 PLOTTED_MOST = 4  # outputs
 ANSWERS_MOST = 3  # a golden picture
+NOTHING = "nothing"
+DRAWN_LEAST_PX, DRAWN_MOST_PX = 240, 480  # the shorter side of a picture that answers are drawn on
 COARSE_BELOW_PX = 160  # a model's input that is narrower is enlarged on the page
-SCORE = re.compile(r" (\d+\.\d+)$")  # at the end of an answer, as `result.Answers.words` has it: `7 0.998`
+SCORE = re.compile(r" (\d+\.\d+%?)$")  # at the end of an answer, as `result.Answers.words` has it: `7 0.998`
 
 
 @dataclass(frozen=True)
 class GoldenView:
-    """One golden picture as the camera and as the model sees it, and both answers to it in words, best first."""
+    """One golden picture as the camera and as the model sees it, and both answers to it; `same` as the task has it."""
 
     camera: Picture
     model: Picture
-    saved_model: tuple[str, ...]
-    tflite: tuple[str, ...]
-
-    @property
-    def same(self) -> bool:
-        """Whether the best answers agree, whatever their scores."""
-        first, second = (words[0] if words else "" for words in (self.saved_model, self.tflite))
-        return _answer(first)[0] == _answer(second)[0]
+    saved_model: Answers
+    tflite: Answers
+    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ def _parity(parities: Sequence[Parity], scatters: Sequence[Scatter]) -> Section:
 
 
 def _compared(parity: Parity) -> str:
+    if parity.cosine is None or parity.max_abs_error is None:
+        return (
+            f"Output {parity.output}: its values are chosen within the model, by a sort or an argmax, so that a hair's breadth may"
+            " change many at once. It is compared by the answers that it gives."
+        )
     span = parity.high - parity.low
     share = f", {percent(parity.max_abs_error / span)} of that range" if span > 0 else ""
     return (
@@ -142,24 +147,51 @@ def _agreement(views: Sequence[GoldenView]) -> str:
     """What all of them come to; nothing of tensors, whose words are their names."""
     differ = sum(not view.same for view in views)
     if differ:
-        return f"The best answer differs on {differ} of {len(views)}."
-    scored = any(_answer(words)[1] for view in views for words in view.tflite)
-    return "The best answers agree on all of them." if scored else ""
+        return f"The answers differ on {differ} of {len(views)}."
+    return "The answers agree on all of them."
 
 
 def _card(number: int, view: GoldenView) -> Card:
     answers = {"SavedModel": view.saved_model, ".tflite": view.tflite}
-    lists = tuple((name, tuple(map(_answer, words[:ANSWERS_MOST]))) for name, words in answers.items())
+    lists = tuple((name, tuple(map(_answer, _words(found)))) for name, found in answers.items())
+    seen = {"camera": view.camera}
+    if _is_place(view.tflite):
+        seen = {name: drawn(view.camera, found) for name, found in answers.items()}
     images = (
-        _image(view.camera, f"picture {number}, camera"),
-        _image(view.model, f"picture {number}, model", coarse=True),
+        *(_image(picture, f"picture {number}, {name}", _caption(name, view.camera)) for name, picture in seen.items()),
+        _image(view.model, f"picture {number}, model", _caption("model", view.model), coarse=True),
     )
     return Card(f"Picture {number}", images, lists, *(("", "") if view.same else ("answers differ", "bad")))
 
 
-def _image(picture: Picture, words: str, coarse: bool = False) -> Image:
+def drawn(picture: Picture, answers: Answers) -> Picture:
+    """A copy of a picture with an answer on it, of a size that serves a page."""
     height, width = picture.shape[:2]
-    caption = f"{'model' if coarse else 'camera'}, {width} × {height}"
+    ratio = min(max(min(height, width), DRAWN_LEAST_PX), DRAWN_MOST_PX) / min(height, width)
+    size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_NEAREST
+    copy = np.array(cv2.resize(picture, size, interpolation=how), np.uint8)
+    draw.draw(copy, answers)
+    return copy
+
+
+def _is_place(answers: Answers) -> bool:
+    """Whether an answer says where something is, and is better drawn than told."""
+    return answers.detections is not None or answers.segments is not None or answers.keypoints is not None
+
+
+def _words(answers: Answers) -> list[str]:
+    """The best answers; that there is nothing is one too."""
+    return answers.words()[:ANSWERS_MOST] or [NOTHING] * _is_place(answers)
+
+
+def _caption(name: str, picture: Picture) -> str:
+    height, width = picture.shape[:2]
+    return f"{name}, {width} × {height}"
+
+
+def _image(picture: Picture, words: str, caption: str, coarse: bool = False) -> Image:
+    height, width = picture.shape[:2]
     return Image(partial(_png, picture), width, height, words, caption, coarse and width < COARSE_BELOW_PX)
 
 

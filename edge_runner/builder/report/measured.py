@@ -9,7 +9,7 @@ from edge_runner.builder.order import Mode, Order
 from edge_runner.builder.report.page import Block, Facts, Mono, Row, Section, Table, Text, Tile, Tiles, Tone
 from edge_runner.builder.report.verdict import NO_RECIPE, NOT_VERIFIED, VERIFIED, recipe_state
 from edge_runner.builder.report.words import MISSING, cosine, limit, listed, percent, real, size
-from edge_runner.builder.trial import Evaluation, Trial
+from edge_runner.builder.trial import Evaluation, Parity, Trial
 from edge_runner.model.bundle import Manifest
 from edge_runner.model.preprocess import Recipe
 
@@ -68,9 +68,11 @@ def _agreement(trial: Trial, evaluation: Evaluation | None) -> Tile:
     if evaluation:
         note = f"SavedModel {percent(evaluation.saved_model)}; {evaluation.pictures:,} labelled pictures"
         return Tile("Top-1", percent(evaluation.tflite), note)
-    worst = max((p.max_abs_error for p in trial.parities), default=0.0)
-    least = min((p.cosine for p in trial.parities), default=1.0)
-    return Tile("Cosine, least of all outputs", cosine(least), f"max abs error {real(worst)}")
+    errors = [p.max_abs_error for p in trial.parities if p.max_abs_error is not None]
+    cosines = [p.cosine for p in trial.parities if p.cosine is not None]
+    if not cosines:
+        return Tile("Cosine, least of all outputs", MISSING, "the outputs are compared by their answers")
+    return Tile("Cosine, least of all outputs", cosine(min(cosines)), f"max abs error {real(max(errors))}")
 
 
 def _cells(size_bytes: int, top: Sequence[str]) -> list[str]:
@@ -91,10 +93,16 @@ def _rows(trial: Trial, labelled: bool, tag: tuple[str, Tone], chosen: bool) -> 
         percent(trial.loss),
     ]
     for number, parity in enumerate(trial.parities):
-        compared = (Mono(parity.output), cosine(parity.cosine), real(parity.max_abs_error))
+        compared = (Mono(parity.output), *_figures(parity))
         yield (
             Row((*own, *compared), *tag, chosen) if number == 0 else Row((*[""] * len(own), *compared), "", "", chosen)
         )
+
+
+def _figures(parity: Parity) -> tuple[str, str]:
+    if parity.cosine is None or parity.max_abs_error is None:
+        return MISSING, MISSING
+    return cosine(parity.cosine), real(parity.max_abs_error)
 
 
 def _tag(trial: Trial, order: Order, chosen: Mode) -> tuple[str, Tone]:

@@ -98,6 +98,7 @@ figcaption { color: var(--quiet); font-size: 13px; line-height: 1.4; margin-top:
 .card { border: 1px solid var(--hairline); border-radius: 8px; padding: 14px 16px 16px; break-inside: avoid; }
 .card.bad { border-color: var(--tone); box-shadow: 0 0 0 1px var(--tone); }
 .card h3 { margin: 0 0 10px; }
+.card:has(figure:nth-child(3)) { grid-column: 1 / -1; }
 .pair { display: flex; gap: 12px; align-items: flex-start; }
 .pair figure { flex: var(--form) 1 0; min-width: 0; }
 .pair img { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--wash); }
@@ -150,7 +151,7 @@ footer.quiet { max-width: none; margin-top: 64px; padding-top: 16px; border-top:
   .plots { flex-wrap: nowrap; }
   .plots figure { flex: 1 1 0; }
   .cards { grid-template-columns: 1fr 1fr; gap: 10pt; }
-  .pair { max-width: 70mm; }
+  .pair:not(:has(figure:nth-child(3))) { max-width: 70mm; }
   tr.on, .tag, .pair img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   footer.quiet { margin-top: 16pt; padding-top: 6pt; }
 }

@@ -26,6 +26,12 @@ UNSEEN = (
 )
 EVALUATE = "Build again with --evaluate DIR, a folder of labelled pictures with one sub-folder a label."
 BY_HAND = "Compare its outputs for some pictures with those of the training's own code."
+NOTHING_FOUND = (
+    "nothing is found in any golden picture, so that they prove little; build again with --calibration, a folder of pictures like"
+    " the camera's with something to find in them"
+)
+MEASURE = "Measure it with bench/evaluate.py on pictures whose answers are known."
+REMEDIES = {"classify": EVALUATE, "detect": MEASURE, "segment": MEASURE}
 SAMPLES_LEAST = 20  # that a proof is worth something with
 VERIFIED, NOT_VERIFIED, NO_RECIPE = "verified", "NOT VERIFIED", "none"
 NOT_TRIED = "not tried"
@@ -71,6 +77,8 @@ def _caveats(order: Order, manifest: Manifest) -> Iterator[str]:
         yield MADE_UP
     elif (samples := manifest.proof.get("samples", 0)) < SAMPLES_LEAST:
         yield f"Only {samples} samples were compared. Give more of them, with --calibration or --evaluate."
+    if manifest.proof.get("goldens_answered") == 0:
+        yield _sentence(NOTHING_FOUND)
     said = str(manifest.proof.get("target"))
     if said.startswith(NOT_TRIED):
         yield f"It was {said.replace(NOT_TRIED, f'{NOT_TRIED} under {order.target}', 1)}. Run edge-runner check on the board first."
@@ -114,7 +122,7 @@ def _recipe(manifest: Manifest, evaluation: Evaluation | None) -> str:
 
 def _what_to_do(manifest: Manifest, evaluation: Evaluation | None) -> str:
     if evaluation is None:
-        return f"{UNSEEN} {EVALUATE if manifest.task.get('type') == 'classify' else BY_HAND}"
+        return f"{UNSEEN} {REMEDIES.get(str(manifest.task.get('type')), BY_HAND)}"
     if not passed(manifest):
         return ""  # the objections say it
     why = _sentence(evaluation.verdict.removeprefix(NOT_VERIFIED.lower()).lstrip(" :;,"))

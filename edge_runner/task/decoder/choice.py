@@ -27,7 +27,7 @@ def read_as(facts: ModelFacts, wanted: str) -> Reading:
         raise ModelError(
             f"{fits} this model of input {size} and outputs {outputs}; there are {forms}."
             " task.type raw writes the outputs as they are",
-            key="task.decoder",
+            key="task.type" if wanted == "auto" else "task.decoder",
         )
     ways = "; or ".join(f"{reading.name}, {reading}" for reading in likely)
     if len({reading.name for reading in likely}) > 1:

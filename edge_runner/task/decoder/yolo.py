@@ -11,15 +11,7 @@ import numpy as np
 from edge_runner.frame import Tensor
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.boxes import from_centres
-from edge_runner.task.decoder.base import (
-    BoxUnits,
-    Candidates,
-    Reading,
-    best_scores,
-    checked,
-    unit_of,
-    units_doubt,
-)
+from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, best_scores, checked, unit_of, units_doubt
 from edge_runner.task.scores import Activation, activate
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))  # of the heads: usual, P6, tiny, P2

@@ -17,12 +17,13 @@ from edge_runner.builder.found import OPEN, Found, Scaling, Signature
 from edge_runner.builder.order import Order
 from edge_runner.builder.recipes import variants
 from edge_runner.builder.report import plots
-from edge_runner.builder.report.compose import Account, GoldenView, html, markdown
+from edge_runner.builder.report.compose import Account, GoldenView, drawn, html, markdown
 from edge_runner.builder.report.words import percent, size
 from edge_runner.builder.trial import Evaluation, Parity, RecipeTrial, Scatter, Trial
 from edge_runner.frame import Picture, TensorSpec
 from edge_runner.model.bundle import Manifest, Used
 from edge_runner.model.preprocess import Recipe
+from edge_runner.result import Answers, Classification, Detection, Keypoint, Mask, Segment
 
 pytestmark = pytest.mark.builder
 
@@ -100,10 +101,15 @@ def picture(width: int, height: int) -> Picture:
     return np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
 
 
-def golden(
-    first: tuple[str, ...] = ("robin 0.912", "wren 0.051"), second: tuple[str, ...] = ("robin 0.887",)
-) -> GoldenView:
-    return GoldenView(picture(128, 96), picture(48, 48), first, second)
+def classified(**scores: float) -> Answers:
+    return Answers(classifications=tuple(Classification(label, 0, score) for label, score in scores.items()))
+
+
+ROBIN, NEARLY = classified(robin=0.912, wren=0.051), classified(robin=0.887)
+
+
+def golden(first: Answers = ROBIN, second: Answers = NEARLY, same: bool = True) -> GoldenView:
+    return GoldenView(picture(128, 96), picture(48, 48), first, second, same)
 
 
 ACCOUNT = Account(ORDER, FOUND, MANIFEST, "int8", TRIALS, (scatter(),), (golden(), golden()), EVALUATION)
@@ -239,11 +245,14 @@ def test_verdict(state: str) -> None:
 
 
 def test_advice_fits_the_task() -> None:
-    """--evaluate knows classifiers only: nobody else is sent there."""
+    """--evaluate knows classifiers only: nobody else is sent there, but to what measures them."""
     account = proven(UNVERIFIED)
-    for text in both(replace(account, manifest=replace(account.manifest, task={"type": "raw"}))):
-        assert "NOT VERIFIED" in text
-        assert "--evaluate DIR" not in text
+    for task, remedy in (("raw", "by hand"), ("pose", "by hand"), ("detect", "bench"), ("segment", "bench")):
+        for text in both(replace(account, manifest=replace(account.manifest, task={"type": task}))):
+            assert "NOT VERIFIED" in text
+            assert "--evaluate DIR" not in text
+            assert ("bench/evaluate.py" in text) == (remedy == "bench")
+            assert ("those of the training's own code" in text) == (remedy == "by hand")
 
 
 FACTS = [
@@ -256,7 +265,7 @@ FACTS = [
     # parity
     "values go from 0 to 0.998", "3.92% of that range",
     # goldens
-    "best answers agree", "robin", "0.912", "0.887", "wren",
+    "answers agree", "robin", "0.912", "0.887", "wren",
     # recipe
     "verified", "letterbox, area", "grey level 114", "127.5", "layer 'rescaling_7'", "0.0078125", "97.20% of 2,000 labelled",
     "tried on 400 of these", "--normalize -1..1 --color rgb --resize letterbox", "96.75%", "94.50%", "91.25%", "10.00%",
@@ -336,7 +345,7 @@ NASTY = '<script>alert("1")</script> & *co* | `x` _y_ [z](a.b) \\'
 
 def nasty() -> Account:
     """Everything that somebody else has named is named nastily."""
-    views = (golden((f"{NASTY} 0.912",), (f"{NASTY} 0.887",)),)
+    views = (golden(classified(**{NASTY: 0.912}), classified(**{NASTY: 0.887})),)
     trials = (
         replace(TRIALS[0], parities=(replace(TRIALS[0].parities[0], output=NASTY),)),
         Trial("none", refused=NASTY),
@@ -417,23 +426,82 @@ def test_small_inputs_are_shown_as_squares() -> None:
     assert coarse == [False, False, False, True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "differs"),
-    [
-        (("robin 0.912",), ("robin 0.402", "wren 0.398"), False),
-        (("robin 0.912",), ("wren 0.412", "robin 0.409"), True),
-        (("7",), ("1",), True),
-        (("embedding [1, 64]",), ("embedding [1, 64]",), False),
-        ((), (), False),
-    ],
-)
-def test_answers_that_differ_are_marked(first: tuple[str, ...], second: tuple[str, ...], differs: bool) -> None:
-    """A golden is marked where its best answer is another, not where only the score is."""
-    account = replace(ACCOUNT, goldens=(golden(), golden(first, second)))
+@pytest.mark.parametrize("differs", [True, False])
+def test_answers_that_differ_are_marked(differs: bool) -> None:
+    """A golden is marked where the task says that its answer is another, not where only a score is."""
+    account = replace(ACCOUNT, goldens=(golden(), golden(second=classified(wren=0.412, robin=0.409), same=not differs)))
     assert ("card bad" in Read(html(account)).classes()) == differs
     for text in both(account):
         assert ("answers differ" in text) == differs
-        assert ("differs on 1 of 2" in text) == differs
+        assert ("differ on 1 of 2" in text) == differs
+
+
+BOX = Detection("robin", 0, 0.912, (0.25, 0.25, 0.75, 0.75))
+FOUND_ANSWERS = {
+    "detect": (Answers(detections=(BOX,)), "robin 0.912"),
+    "segment": (
+        Answers(
+            segments=(Segment("lawn", 1, 0.25),),
+            mask=Mask(np.kron(np.array([[0, 1], [0, 0]], np.uint8), np.ones((8, 8), np.uint8))),
+        ),
+        "lawn 25.0%",
+    ),
+    "pose": (Answers(detections=(), keypoints=(Keypoint("nose", 0.5, 0.5, 0.91),)), "nose 0.91"),
+}
+
+
+@pytest.mark.parametrize("task", FOUND_ANSWERS)
+def test_what_is_found_is_drawn(task: str) -> None:
+    """Where an answer says where things are, it is drawn on the picture, the SavedModel's and the .tflite's, and told as well."""
+    answers, words = FOUND_ANSWERS[task]
+    kinds = ("detections", "segments", "keypoints")
+    nothing = Answers(**{kind: () for kind in kinds if getattr(answers, kind) is not None})
+    view = GoldenView(picture(480, 360), picture(48, 48), answers, nothing, False)
+    account = replace(ACCOUNT, goldens=(view,), scatters=())
+    page = Read(html(account))
+    saved_model, tflite, model = page.pictures()
+    assert saved_model.shape == tflite.shape == view.camera.shape
+    changed = (saved_model != tflite).any(axis=2)
+    assert 50 < changed.sum() < changed.size / 2
+    np.testing.assert_array_equal(model, view.model)
+    shown = [f"picture 1, {of}" for of in ("SavedModel", ".tflite", "model")]
+    assert [image["alt"] for image in page.all("img")] == shown
+    for text in both(account):
+        assert [word for word in (*words.split(), "nothing", "differ on 1 of 1") if word not in text] == []
+
+
+SHOWN = [((32, 24), (320, 240)), ((400, 300), (400, 300)), ((1280, 960), (640, 480))]
+
+
+@pytest.mark.parametrize(("size", "shown"), SHOWN)
+def test_drawings_have_a_legible_size(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    """Small pictures are enlarged before anything is written on them, large ones made as small as a page shows them."""
+    found = drawn(picture(*size), Answers(detections=(BOX,)))
+    assert found.shape == (shown[1], shown[0], 3)
+
+
+def test_chosen_outputs_have_no_figures() -> None:
+    """Outputs that the model sorted are told to be compared by their answers: no cosine, no error, no plot that frightens."""
+    parities = (Parity("boxes", None, None, 0.0, 1.0), Parity("scores", None, None, 0.0, 1.0))
+    trials = (replace(TRIALS[0], parities=parities), *TRIALS[1:])
+    account = replace(ACCOUNT, trials=trials, scatters=(), goldens=(), evaluation=None)
+    assert Read(html(account)).all("img") == []
+    for text in both(account):
+        for output in ("boxes", "scores"):
+            assert f"Output {output}: its values are chosen within the model" in text
+        assert "the outputs are compared by their answers" in text
+    assert re.search(r"\| `scores` +\| +– \| +– \|", markdown(account))
+
+
+def test_goldens_without_anything_found() -> None:
+    """Goldens in which a detector finds nothing are a caveat, with what to do about it; those with something are none."""
+    manifest = replace(MANIFEST, task={"type": "detect", "decoder": "yolov8"})
+    for answered in (0, 1):
+        account = replace(ACCOUNT, manifest=replace(manifest, proof={**PROOF, "goldens_answered": answered}))
+        for text in both(account):
+            assert ("Nothing is found in any golden picture" in text) == (answered == 0)
+            assert "detect, decoder yolov8" in text
+        assert f"verdict {'good' if answered else 'caveat'}" in Read(html(account)).classes()
 
 
 def test_a_few_outputs_are_plotted() -> None:

@@ -194,7 +194,7 @@ def test_mistakes_of_cameras(text, line):
             "3: preprocess.pad: got 256; allowed: a whole number from 0 to 255",
         ),
         ("preprocess: {mean: []}", "3: preprocess.mean: got []; allowed: a number, or a list of such"),
-        ("task: {type: detect}", "3: task.type: got 'detect'; allowed: classify | raw"),
+        ("task: {type: count}", "3: task.type: got 'count'; allowed: classify | detect | pose | raw | segment"),
         ("task: {max_results: 0}", "3: task.max_results: got 0; allowed: a whole number from 1"),
         ("task: {score_treshold: 0}", "3: task.score_treshold: unknown key; did you mean 'score_threshold'?"),
         ("task: {allow: [7]}", "3: task.allow.0: got 7 (quote it to make it text); allowed: text"),
@@ -204,17 +204,17 @@ def test_mistakes_of_cameras(text, line):
         ),
         (
             "outputs: {type: console}",
-            "3: outputs: got a mapping; allowed: a list, each item a mapping with a type: console, jsonl",
+            "3: outputs: got a mapping; allowed: a list, each item a mapping with a type: console, jsonl, npz",
         ),
         (
             "outputs: []",
-            "3: outputs: got []; allowed: a list, each item a mapping with a type: console, jsonl",
+            "3: outputs: got []; allowed: a list, each item a mapping with a type: console, jsonl, npz",
         ),
         (
             "outputs: [{type: console, path: x}]",
-            "3: outputs.0.path: a key of type jsonl, not of 'console'",
+            "3: outputs.0.path: a key of type jsonl or npz, not of 'console'",
         ),
-        ("outputs: [{path: x}]", "3: outputs.0.type: missing; allowed: console | jsonl"),
+        ("outputs: [{path: x}]", "3: outputs.0.type: missing; allowed: console | jsonl | npz"),
     ],
 )
 def test_mistakes_of_the_other_sections(text, line):

@@ -147,14 +147,15 @@ class Interpreter:
         try:
             with _native_noise():
                 self._interpreter = runtime.make(model_content=content, num_threads=threads, **resolver)
-                if shape:
-                    _resize(self._interpreter, shape)
+                misfit = _resized(self._interpreter, shape) if shape else None
                 self._interpreter.allocate_tensors()
                 inputs = self._interpreter.get_input_details()
                 outputs = self._interpreter.get_output_details()
                 names = _signature_names(self._interpreter)
         except NATIVE_ERRORS as error:
             raise ModelError(_refusal(str(error), runtime, flex)) from error
+        if misfit:
+            raise ModelError(misfit)
         _refuse_open_sizes(inputs[1:] if shape else inputs)
         self.inputs = tuple(_spec(details, names) for details in inputs)
         self.outputs = tuple(_spec(details, names) for details in outputs)
@@ -180,13 +181,14 @@ class Interpreter:
             raise ModelError(f"failed while running: {_one_line(str(error))}") from error
 
 
-def _resize(interpreter: Any, shape: tuple[int, ...]) -> None:
-    """Give the first input its size; raise ModelError where it has another one already."""
+def _resized(interpreter: Any, shape: tuple[int, ...]) -> str | None:
+    """Give the first input its size, or say why it cannot have it."""
     details = interpreter.get_input_details()[0]
     signature = [int(n) for n in details["shape_signature"]]
     if len(signature) != len(shape) or any(old not in (-1, new) for old, new in zip(signature, shape, strict=True)):
-        raise ModelError(f"cannot have the input_shape {list(shape)}: input '{details['name']}' is {signature}")
+        return f"cannot have the model.input_shape {list(shape)}: input '{details['name']}' is {signature}"
     interpreter.resize_tensor_input(details["index"], list(shape), strict=True)
+    return None
 
 
 def _refuse_open_sizes(inputs: list[dict[str, Any]]) -> None:

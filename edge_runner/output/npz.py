@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +14,7 @@ import numpy as np
 from edge_runner.fields import OutputPath, Range, Size
 from edge_runner.frame import Shot, Tensor
 from edge_runner.output.base import Output
-from edge_runner.output.quota import Quota
+from edge_runner.output.quota import Quota, file_stem
 from edge_runner.result import Result
 
 SUFFIX = ".npz"
@@ -49,17 +47,13 @@ class Npz(Output):
         self._files.open()
 
     def write(self, result: Result, shot: Shot) -> Mapping[str, str] | None:
-        arrays = {tensor.name: tensor.array for tensor in result.answers.tensors or () if tensor.array is not None}
+        arrays: dict[str, Tensor] = {}
+        for number, tensor in enumerate(result.answers.tensors or ()):
+            if tensor.array is not None:
+                arrays[f"{tensor.name}_{number}" if tensor.name in arrays else tensor.name] = tensor.array
         if not arrays:
             return None
         return {"npz": self._files.save(file_stem(result), _packed(arrays))}
-
-
-def file_stem(result: Result) -> str:
-    """A name for a file that goes with a result: sorts by time, `20261122T132800.123456Z-front-door-877`."""
-    moment = datetime.fromtimestamp(result.time_ns // 10**9, timezone.utc)
-    time = f"{moment:%Y%m%dT%H%M%S}.{result.time_ns % 10**9 // 1000:06d}Z"
-    return f"{time}-{re.sub(r'[^A-Za-z0-9._-]+', '_', result.camera)}-{result.seq}"
 
 
 def _packed(arrays: Mapping[str, Tensor]) -> bytes:

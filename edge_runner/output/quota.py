@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections import deque
+import re
+import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
+from edge_runner.result import Result
+
+log = logging.getLogger(__name__)
+
+# What `file_stem` makes, and nothing else, is ours to count and to delete.
+OURS = re.compile(r"\.?\d{8}T\d{6}\.\d{6}Z-.+")
+UNFINISHED_S = 60.0  # a file that is not whole yet, and so old, is left over from a power cut
+
+
+def file_stem(result: Result) -> str:
+    """A name for a file that goes with a result: sorts by time, `20261122T132800.123456Z-front-door-877`."""
+    moment = datetime.fromtimestamp(result.time_ns // 10**9, timezone.utc)
+    time_text = f"{moment:%Y%m%dT%H%M%S}.{result.time_ns % 10**9 // 1000:06d}Z"
+    return f"{time_text}-{re.sub(r'[^A-Za-z0-9._-]+', '_', result.camera)}-{result.seq}"
 
 
 class Quota:
-    """Files with one ending in `folder`, whose names sort by time; those that are there already count too.
+    """The files with one ending in `folder` that belong to results, earlier starts' too; all others are left alone.
 
     A file is there whole or not at all: it is written beside its place, under a name that begins with a dot, and renamed.
     """
@@ -20,8 +37,8 @@ class Quota:
         self.folder = folder
         self.suffix = suffix
         self.most_bytes = most_bytes
-        self._files: deque[tuple[str, int]] = deque()
-        self._bytes = 0
+        self._files: dict[str, int] = {}
+        """Bytes by name, the oldest first."""
 
     def verify(self) -> None:
         """Raise SettingError where the folder cannot be written, or made; write nothing."""
@@ -37,42 +54,62 @@ class Quota:
         """Make the folder, and see what is in it. Raise SettingError where that cannot be."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            found = sorted(entry.name for entry in os.scandir(self.folder) if entry.name.endswith(self.suffix))
-            for name in found:
-                if name.startswith("."):  # left by a power cut
-                    (self.folder / name).unlink(missing_ok=True)
-            kept = [name for name in found if not name.startswith(".")]
-            self._files = deque((name, (self.folder / name).stat().st_size) for name in kept)
+            found = [entry for entry in os.scandir(self.folder) if self._is_ours(entry)]
         except OSError as error:
             raise SettingError(f"{self.folder}: {(error.strerror or str(error)).lower()}", key="path") from error
-        self._bytes = sum(size for _, size in self._files)
+        kept = []
+        for entry in found:
+            with suppress(OSError):  # another process was faster
+                status = entry.stat(follow_symlinks=False)
+                if not entry.name.startswith("."):
+                    kept.append((status.st_mtime, entry.name, status.st_size))
+                elif time.time() - status.st_mtime > UNFINISHED_S:
+                    os.unlink(entry.path)
+        self._files = {name: size for _, name, size in sorted(kept)}
 
-    def save(self, name: str, content: bytes) -> str:
-        """Save a file under `name` with the ending; return its whole name. Raise OutputError where it cannot be kept."""
+    def save(self, stem: str, content: bytes) -> str:
+        """Save a file under a name of `file_stem` with the ending; return its whole name.
+
+        Raise OutputError where it cannot be kept.
+        """
         if len(content) > self.most_bytes:
             raise OutputError(
                 f"{self.folder}: a file of {len(content):,} bytes; max_total allows {self.most_bytes:,} in all"
             )
-        whole = name + self.suffix
-        beside = self.folder / f".{whole}"
-        while self._files and self._bytes + len(content) > self.most_bytes:
+        name = stem + self.suffix
+        self._files.pop(name, None)
+        while sum(self._files.values()) + len(content) > self.most_bytes:
             self._delete_oldest()
         try:
-            beside.write_bytes(content)
-            os.replace(beside, self.folder / whole)
+            try:
+                self._write(name, content)
+            except FileNotFoundError:  # somebody has removed the folder
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write(name, content)
         except OSError as error:
+            raise OutputError(f"{self.folder}: {(error.strerror or str(error)).lower()}") from error
+        self._files[name] = len(content)
+        return name
+
+    def _write(self, name: str, content: bytes) -> None:
+        beside = self.folder / f".{name}"
+        try:
+            beside.write_bytes(content)
+            os.replace(beside, self.folder / name)
+        except OSError:
             with suppress(OSError):
                 beside.unlink()
-            raise OutputError(f"{self.folder}: {(error.strerror or str(error)).lower()}") from error
-        self._files.append((whole, len(content)))
-        self._bytes += len(content)
-        return whole
+            raise
 
     def _delete_oldest(self) -> None:
-        name, size = self._files.popleft()
+        """What cannot be deleted counts no longer: it would keep every new file out."""
+        name = next(iter(self._files))
+        del self._files[name]
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
-            self._files.appendleft((name, size))
-            raise OutputError(f"{self.folder / name}: {(error.strerror or str(error)).lower()}") from error
-        self._bytes -= size
+            log.warning("%s cannot be deleted: %s", self.folder / name, (error.strerror or str(error)).lower())
+
+    def _is_ours(self, entry: os.DirEntry[str]) -> bool:
+        named = entry.name.endswith(self.suffix) and OURS.fullmatch(entry.name.removesuffix(self.suffix))
+        return bool(named) and entry.is_file(follow_symlinks=False)

@@ -8,6 +8,7 @@ import numpy as np
 from edge_runner.frame import Geometry, Tensor
 
 CANDIDATES_MOST = 10_000
+FURTHEST = 1e6  # from the frame, in its sides; one box beyond would leave no digits for the others
 CLASSES_APART = 2.0  # times the boxes' extent, so that those of two classes never overlap
 
 
@@ -36,6 +37,7 @@ def suppressed(boxes: Tensor, scores: Tensor, classes: Tensor, most_iou: float, 
     A box goes where it overlaps a better one of its class by more than `most_iou` (0..1); of equal scores the first is better.
     The `most` best are kept, of CANDIDATES_MOST that are looked at; a score of 0 is none.
     """
+    boxes = np.clip(boxes, -FURTHEST, FURTHEST)
     extent = float(np.ptp(boxes)) if boxes.size else 0.0
     corners = boxes[:, :2].astype(np.float64) + (classes * (CLASSES_APART * extent))[:, np.newaxis]
     rectangles = np.concatenate([corners, boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -26,10 +26,16 @@ WHOLE = Geometry(1, 1)
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """The configuration's `task` for detectors. Thresholds are scores, 0..1; `allow` None keeps every label."""
+    """The configuration's `task` for detectors. Thresholds are scores, 0..1; `allow` None keeps every label.
+
+    `anchors` is a family of decoder/anchors.py, for `ssd_raw`.
+    """
 
     type: Literal["detect"] = "detect"
     decoder: Literal["auto", "tflite_postprocess", "yolov5", "yolov8", "yolo_nms", "ssd_raw"] = "auto"
+    anchors: Literal[
+        "auto", "ssd", "ssd-fpn", "efficientdet", "model-maker", "blazeface", "blazeface-back", "blazeface-full-range"
+    ] = "auto"
     box_units: BoxUnits = "auto"
     activation: Literal["auto"] | Activation = "auto"
     score_threshold: Fraction = 0.5
@@ -50,15 +56,17 @@ class Detect(Task):
         """Raise ModelError where no decoder fits the outputs, or more than one does; SettingError where a key does not fit."""
         if facts.size is None:
             raise ModelError("a detector is fed pictures; this model has no recipe for them", key="task.type")
-        self.read = read_as(facts, config.decoder)
+        self.read = read_as(facts, config.decoder, config.anchors)
         self.labels = _labels(self.read)
         self.activation = _activation(config.activation, self.read)
         self._config = config
         self._thresholds = thresholds(config, self.labels)
+        self._other = math.inf if config.allow is not None else config.score_threshold
 
     @property
     def decided(self) -> Mapping[str, str]:
-        return {"decoder": self.read.name} if self._config.decoder == "auto" else {}
+        found = {"decoder": self.read.name, "anchors": getattr(self.read, "family", "auto")}
+        return {key: value for key, value in found.items() if getattr(self._config, key) == "auto" != value}
 
     @property
     def reading(self) -> str:
@@ -91,8 +99,9 @@ class Detect(Task):
 
     def _found(self, tensors: Sequence[Tensor], geometry: Geometry, slack: float = 0.0) -> Candidates:
         """What is over its threshold less the `slack`; boxes in fractions of the frame, not clipped."""
-        least = max(float(self._thresholds.min(initial=1.0)) - slack, 0.0)
-        found = self.read.candidates(tensors, least, self._config.box_units, self.activation)
+        least = min(float(self._thresholds.min(initial=1.0)), self._other if self.read.classes is None else 1.0)
+        wide = [tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor for tensor in tensors]
+        found = self.read.candidates(wide, max(least - slack, 0.0), self._config.box_units, self.activation)
         boxes = in_frame(found.boxes, geometry)
         over = found.scores >= self._needed(found.classes) - slack
         which = np.flatnonzero(over & (areas(visible(boxes, geometry)) > 0))
@@ -102,18 +111,17 @@ class Detect(Task):
             parts = boxes[which], found.scores[which], found.classes[which]
             which = which[suppressed(*parts, self._config.iou_threshold, self._config.max_results)]
         doubt = found.doubt
-        if not doubt and any(not 0 <= index < len(self.labels) for index in found.classes[which].tolist()):
+        if not doubt and np.any(found.classes[which] >= len(self.labels)):
             doubt = f"there are classes beyond the {len(self.labels)} labels; is it this model's file?"
         return Candidates(boxes[which], found.scores[which], found.classes[which], doubt)
 
     def _needed(self, classes: Tensor) -> Tensor:
         """The score that each of classes [n] needs, float64 [n]; a class without a label has no threshold of its own."""
-        known = (classes >= 0) & (classes < len(self.labels))
-        other = math.inf if self._config.allow is not None else self._config.score_threshold
-        return np.where(known, self._thresholds[np.where(known, classes, 0)], other)
+        known = classes < len(self.labels)
+        return np.where(known, self._thresholds[np.where(known, classes, 0)], self._other)
 
     def _label(self, index: int) -> str:
-        return self.labels[index] if 0 <= index < len(self.labels) else str(index)
+        return self.labels[index] if index < len(self.labels) else str(index)
 
     def _missing(self, these: Candidates, those: Candidates, slack: tuple[float, float], words: str) -> str | None:
         sure = np.flatnonzero(these.scores >= self._needed(these.classes) + slack[0])

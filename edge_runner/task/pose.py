@@ -34,6 +34,7 @@ PERSON = "person"
 VISIBLE_SCORE = 0.3  # from here on, a point is where it is said to be: the model card's recommendation
 SAME = 0.05  # of the input's side, or of a score: so far apart, it is still the same answer
 OF_A_POINT, OF_A_BOX = 3, 5  # values: y, x, score; ymin, xmin, ymax, xmax, score
+PEOPLE_MOST = 64  # MoveNet finds six; thousands are another model's boxes
 FAR = 2.0  # inputs from the corner: further away, positions are no fractions
 
 
@@ -96,7 +97,7 @@ class Pose(Task):
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """People that reach the threshold, the best first, with all of their points. `tensors` is one, of real values."""
         people = self.people(tensors[0]).best(self._config.score_threshold, self._config.max_results)
-        places = np.clip(geometry.to_frame(people.points), 0.0, 1.0)
+        places = np.clip(geometry.to_frame(people.points), geometry.seen[:2], geometry.seen[2:])
         scores = np.clip(people.scores, 0.0, 1.0)
         keypoints = tuple(
             Keypoint(name, float(x), float(y), float(score), number if self.several else None)
@@ -187,6 +188,11 @@ def _points(spec: TensorSpec) -> int | None:
         return None
     if len(shape) == 4 and shape[1] == 1 and shape[3] == OF_A_POINT:
         return shape[2]
-    if len(shape) == 3 and shape[1] > 0 and shape[2] > OF_A_BOX and (shape[2] - OF_A_BOX) % OF_A_POINT == 0:
+    if (
+        len(shape) == 3
+        and 0 < shape[1] <= PEOPLE_MOST
+        and shape[2] > OF_A_BOX
+        and (shape[2] - OF_A_BOX) % OF_A_POINT == 0
+    ):
         return (shape[2] - OF_A_BOX) // OF_A_POINT
     return None

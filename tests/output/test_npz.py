@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from edge_runner.errors import OutputError, SettingError
-from edge_runner.output.npz import Npz, NpzConfig, file_stem
+from edge_runner.output.npz import Npz, NpzConfig
 from edge_runner.output.publisher import Publisher
-from edge_runner.output.quota import Quota
+from edge_runner.output.quota import Quota, file_stem
+from edge_runner.pipeline import assemble
 from edge_runner.result import Answers, RawTensor, Result
+from edge_runner.settings import load_settings
 
 Make = Callable[..., Result]
 SHOT: Any = None
@@ -44,6 +47,27 @@ def test_what_is_in_it(tmp_path: Path, result: Make) -> None:
     with np.load(tmp_path / "deep" / "tensors" / saved["npz"], allow_pickle=False) as file:
         assert sorted(file.files) == sorted(NAMES)
         assert all(np.array_equal(file[name], np.arange(4) + i) for i, name in enumerate(NAMES))
+
+
+def test_two_of_one_name(tmp_path: Path, result: Make) -> None:
+    """Two outputs of one name are both kept."""
+    saved = opened(tmp_path).write(result(answers=large("x", "x")), SHOT)
+    assert saved is not None
+    with np.load(tmp_path / saved["npz"]) as file:
+        assert {name: file[name][0] for name in file.files} == {"x": 0, "x_2": 1}
+
+
+def test_a_raw_model_that_nobody_takes(configure: Any, data: Path) -> None:
+    """Outputs that are too large for a line are refused at the start where no output keeps arrays."""
+    model = {"path": str(data / "big_raw.tflite")}
+    raw = {"model": model, "task": {"type": "raw"}}
+    kept = [{"type": "console"}, {"type": "npz", "path": "tensors"}]
+    assemble(load_settings(configure(**raw, outputs=kept)))
+    with pytest.raises(SettingError, match="add an output that keeps them") as caught:
+        assemble(load_settings(configure(**raw, outputs=kept[:1])))
+    assert caught.value.key == "task.max_values"
+    with pytest.raises(SettingError, match=r"\[1, 100, 100, 3\]"):
+        assemble(load_settings(configure(**raw)))
 
 
 def test_nothing_large_no_file(tmp_path: Path, result: Make) -> None:
@@ -78,41 +102,92 @@ def test_names_sort_by_time(result: Make) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", stem) for stem in stems)
 
 
+def stem(number: int) -> str:
+    """A name as results have them, later ones after earlier ones."""
+    return f"20261122T1328{number:02}.123456Z-gate-{number}"
+
+
 class TestQuota:
+    def opened(self, folder: Path, most: int = 1000) -> Quota:
+        quota = Quota(folder, ".npz", most)
+        quota.open()
+        return quota
+
     def test_the_oldest_go(self, tmp_path: Path) -> None:
         """The files never exceed the bytes that they may have together; the oldest are deleted, those of an earlier start too."""
         for start in range(2):
-            quota = Quota(tmp_path, ".npz", 1000)
-            quota.open()
-            for number in range(10):
-                quota.save(f"{start}-{number:02}", b"x" * 300)
+            quota = self.opened(tmp_path)
+            for number in range(start * 10, start * 10 + 10):
+                name = quota.save(stem(number), b"x" * 300)
+                os.utime(tmp_path / name, (number, number))
                 assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["1-07.npz", "1-08.npz", "1-09.npz"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"{stem(n)}.npz" for n in (17, 18, 19)]
+
+    def test_by_the_files_own_time(self, tmp_path: Path) -> None:
+        """What a clock that was ahead called the newest is deleted as what it is, the oldest."""
+        future = self.opened(tmp_path).save("20991122T132800.123456Z-gate-1", b"x" * 300)
+        os.utime(tmp_path / future, (1, 1))
+        quota = self.opened(tmp_path)
+        for number in range(3):
+            quota.save(stem(number), b"x" * 300)
+        assert not (tmp_path / future).exists()
 
     def test_other_files_stay(self, tmp_path: Path) -> None:
-        """What has another ending is not counted, and never deleted."""
-        (tmp_path / "notes.txt").write_bytes(b"x" * 5000)
-        quota = Quota(tmp_path, ".npz", 1000)
-        quota.open()
-        for number in range(5):
-            quota.save(str(number), b"x" * 600)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["4.npz", "notes.txt"]
+        """What is not named as results' files are is not counted, and never deleted: a bundle's goldens, a folder, a link."""
+        others = ["golden.npz", "0001.npz", "notes.txt", ".config", ".half.npz", "20261122T132800.123456Z-gate-1.jpg"]
+        for name in others:
+            (tmp_path / name).write_bytes(b"x" * 5000)
+        (tmp_path / f"{stem(1)}.npz").mkdir()
+        (tmp_path / f"{stem(2)}.npz").symlink_to(tmp_path / "golden.npz")
+        (tmp_path / f"{stem(3)}.npz").symlink_to(tmp_path / "gone")
+        quota = self.opened(tmp_path)
+        for number in range(10, 15):
+            quota.save(stem(number), b"x" * 600)
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left == {*others, *(f"{stem(number)}.npz" for number in (1, 2, 3, 14))}
+        assert all((tmp_path / name).stat().st_size == 5000 for name in others)
 
     def test_larger_than_all(self, tmp_path: Path) -> None:
         """A file that exceeds the whole quota is refused, and costs none of the others."""
-        quota = Quota(tmp_path, ".npz", 1000)
-        quota.open()
-        quota.save("a", b"x" * 900)
+        quota = self.opened(tmp_path)
+        quota.save(stem(1), b"x" * 900)
         with pytest.raises(OutputError, match="max_total"):
-            quota.save("b", b"x" * 1001)
-        assert os.listdir(tmp_path) == ["a.npz"]
+            quota.save(stem(2), b"x" * 1001)
+        assert os.listdir(tmp_path) == [f"{stem(1)}.npz"]
+
+    def test_the_same_name(self, tmp_path: Path) -> None:
+        """A file that takes another one's place counts once."""
+        quota = self.opened(tmp_path)
+        quota.save(stem(0), b"x" * 300)
+        for _ in range(5):
+            quota.save(stem(1), b"x" * 600)
+        assert sorted(os.listdir(tmp_path)) == [f"{stem(n)}.npz" for n in (0, 1)]
 
     def test_remains_of_a_power_cut(self, tmp_path: Path) -> None:
-        """A file that was not whole yet is deleted at the next start."""
-        (tmp_path / ".b.npz").write_bytes(b"half")
-        (tmp_path / ".config").write_bytes(b"not ours")
-        Quota(tmp_path, ".npz", 1000).open()
-        assert os.listdir(tmp_path) == [".config"]
+        """A file that was not whole is deleted at a later start, but not one that another process may be writing just now."""
+        old, new = (tmp_path / f".{stem(number)}.npz" for number in (1, 2))
+        for path in (old, new):
+            path.write_bytes(b"half")
+        os.utime(old, (1, 1))
+        self.opened(tmp_path)
+        assert os.listdir(tmp_path) == [new.name]
+
+    def test_a_folder_that_goes(self, tmp_path: Path) -> None:
+        """A folder that somebody removes is made again."""
+        quota = self.opened(tmp_path / "tensors")
+        quota.save(stem(1), b"x")
+        shutil.rmtree(tmp_path / "tensors")
+        quota.save(stem(2), b"x")
+        assert os.listdir(tmp_path / "tensors") == [f"{stem(2)}.npz"]
+
+    def test_what_cannot_be_deleted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A file that cannot be deleted is told of, and keeps no new one out."""
+        quota = self.opened(tmp_path)
+        stuck = tmp_path / quota.save(stem(1), b"x" * 900)
+        stuck.unlink()
+        stuck.mkdir()
+        assert quota.save(stem(2), b"x" * 900) == f"{stem(2)}.npz"
+        assert [record.getMessage() for record in caplog.records] == [f"{stuck} cannot be deleted: is a directory"]
 
     def test_a_full_disk(self, tmp_path: Path) -> None:
         """On a full disk nothing of the file is left, and it works again when there is room."""
@@ -122,13 +197,12 @@ class TestQuota:
         if mount.returncode:
             pytest.skip(f"no disk of its own: {mount.stderr.decode().strip()}")
         try:
-            quota = Quota(disk, ".npz", 10**6)
-            quota.open()
-            quota.save("a", b"x" * 20_000)
+            quota = self.opened(disk, 10**6)
+            quota.save(stem(1), b"x" * 20_000)
             with pytest.raises(OutputError, match="no space left on device"):
-                quota.save("b", b"x" * 100_000)
-            assert os.listdir(disk) == ["a.npz"]
-            assert quota.save("c", b"x" * 20_000) == "c.npz"
+                quota.save(stem(2), b"x" * 100_000)
+            assert os.listdir(disk) == [f"{stem(1)}.npz"]
+            assert quota.save(stem(3), b"x" * 20_000) == f"{stem(3)}.npz"
         finally:
             subprocess.run(["umount", str(disk)], check=True)
 

@@ -101,13 +101,23 @@ class TestSuppression:
             alone |= set(which[suppressed(boxes[which], scores[which], classes[which], 0.3, 100)].tolist())
         assert together == alone
 
+    @pytest.mark.filterwarnings("error")
+    def test_one_far_away(self) -> None:
+        """One box of any size takes no digits from the others."""
+        boxes = np.array(
+            [[-1e30, -1e30, 1e30, 1e30], [0, 0, 0.1, 0.1], [0.5, 0.5, 0.6, 0.6], [0, 0, 0.1, 0.1]], np.float32
+        )
+        scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
+        assert suppressed(boxes, scores, np.array([0, 1, 1, 1]), 0.5, 10).tolist() == [0, 1, 2]
+
     def test_many(self) -> None:
         """Of more boxes than are looked at, the best are."""
         count = CANDIDATES_MOST + 500
         low = np.arange(count, dtype=np.float32)
         boxes = np.stack([low, low, low + 0.5, low + 0.5], axis=1)
         scores = np.linspace(0.1, 0.9, count, dtype=np.float32)
-        assert suppressed(boxes, scores, np.zeros(count, int), 0.5, 3).tolist() == [count - 1, count - 2, count - 3]
+        kept = suppressed(boxes, scores, np.zeros(count, int), 0.5, count)
+        assert kept.tolist() == list(range(count - 1, count - 1 - CANDIDATES_MOST, -1))
 
 
 @given(some_boxes(), st.tuples(SIDES, SIDES), st.tuples(PLACES, PLACES))

@@ -16,6 +16,7 @@ from edge_runner.errors import EdgeRunnerError, ModelError, SettingError
 from edge_runner.frame import Ending, Geometry, Region, Tensor
 from edge_runner.result import Detection
 from edge_runner.task.boxes import iou
+from edge_runner.task.decoder.anchors import FAMILIES
 from edge_runner.task.detect import Detect, DetectConfig
 
 pytestmark = pytest.mark.arm
@@ -69,7 +70,7 @@ class TestEveryFamily:
         """The decoder is found by itself; boxes, labels and scores are those that were written, the best first."""
         name, write = WRITERS[way]
         task = detector(write(THINGS), score_threshold=0.2)
-        assert task.decided == {"decoder": name}
+        assert task.decided == {"decoder": name, **({"anchors": way.split(", ")[1]} if name == "ssd_raw" else {})}
         found = decoded(task, write(THINGS))
         assert [(d.label, d.index) for d in found] == [(LABELS[t.index], t.index) for t in THINGS]
         assert [d.score for d in found] == pytest.approx([t.score for t in THINGS], abs=1e-5)
@@ -203,6 +204,8 @@ class TestWhichDecoder:
                 return "?" + " ".join(
                     name for name in ("yolov5", "yolov8", "yolo_nms", "ssd_raw") if f"{name}, " in ways
                 )
+            if "no grid of the input's size" in text:
+                return f"{text.split('say task.decoder: ')[1].split(',', maxsplit=1)[0]}, uncertain"
             return "none" if "no decoder fits" in text else text
 
     @pytest.mark.parametrize(
@@ -222,6 +225,15 @@ class TestWhichDecoder:
             ((1, 8400, 84), 79, "?yolov5 yolov8"),
             ((1, 8400, 85), 0, "?yolov5 yolov8"),
             ((1, 5000, 6), 80, "yolo_nms"),
+            (
+                (1, 300, 84),
+                0,
+                "yolov5, uncertain",
+            ),  # so few boxes may be anything: RT-DETR has 80 classes and no objectness
+            ((1, 300, 84), 79, "yolov5"),
+            ((1, 128, 512), 0, "yolov8, uncertain"),
+            ((1, 6, 56), 0, "yolov8, uncertain"),  # MoveNet's people
+            ((1, 84, 9999), 0, "yolov8"),
             ((1, 300, 6), 0, "yolo_nms"),
             ((1, 300, 6), 80, "yolo_nms"),
             ((1, 300, 6), 1, "yolo_nms"),
@@ -258,6 +270,7 @@ class TestWhichDecoder:
             (((1, 1917, 4), (1, 1917, 91)), (300, 300), "ssd_raw"),
             (((1, 1917, 91), (1, 1917, 4)), (300, 300), "ssd_raw"),
             (((1, 19206, 90), (1, 19206, 4)), (320, 320), "ssd_raw"),
+            (((1, 37629, 90), (1, 37629, 4)), (448, 448), "ssd_raw"),
             (((1, 896, 16), (1, 896, 1)), (128, 128), "ssd_raw"),
             (((1, 1918, 4), (1, 1918, 91)), (300, 300), "none"),  # no family has so many anchors
             (((1, 1917, 4), (1, 1917, 91)), (320, 320), "none"),
@@ -268,6 +281,20 @@ class TestWhichDecoder:
     def test_several_outputs(self, shapes: tuple[tuple[int, ...], ...], size: tuple[int, int], expected: str) -> None:
         """Raw single-shot detectors are known by as many anchors as a family has, in either order of the outputs."""
         assert self.readings(*shapes, size=size) == expected
+
+    @pytest.mark.parametrize("size", [256, 384])
+    def test_anchors_that_are_said(self, size: int) -> None:
+        """Where two families have as many anchors, neither is taken unless it is said; elsewhere the only one that there is."""
+        count = FAMILIES["efficientdet"].count((size, size))
+        written = floats(boxes=np.zeros((1, count, 4)), scores=np.zeros((1, count, 3)))
+        with pytest.raises(ModelError, match=r"family efficientdet.* or .*family model-maker.*; say which") as caught:
+            Detect(DetectConfig(), facts(written, size=(size, size)))
+        assert caught.value.key == "task.anchors"
+        for family in ("efficientdet", "model-maker"):
+            task = Detect(DetectConfig(anchors=family), facts(written, size=(size, size)))  # type: ignore[arg-type]
+            assert (task.read.family, task.decided) == (family, {"decoder": "ssd_raw"})  # type: ignore[attr-defined]
+        with pytest.raises(ModelError, match="no decoder fits"):
+            Detect(DetectConfig(anchors="ssd"), facts(written, size=(size, size)))
 
     def test_which_is_said(self) -> None:
         """A decoder that is named is taken, where it fits; what it reads as what can be asked."""
@@ -355,6 +382,7 @@ class TestPostprocess:
             (("???", "ant", "bee", "cat"), "bee"),  # the line of the background, which the operator leaves out
             (("background", "ant", "bee", "cat"), "bee"),
             (("ant", "bee", "cat", "dog"), "bee"),  # a model without a background
+            (("???", "ant", "bee", "cat", "dog"), "bee"),  # the same, and a file that has its line
         ],
     )
     def test_the_backgrounds_line(self, labels: tuple[str, ...], expected: str) -> None:
@@ -371,7 +399,7 @@ class TestPostprocess:
                 "background a b",
                 "labels.txt, without its line 'background', has 2 labels; output 'classes' has 3 classes",
             ),
-            ("??? a b c d", "without its line '???', has 4 labels; output 'classes' has 3 classes"),
+            ("??? a b c d e", "without its line '???', has 5 labels; output 'classes' has 3 classes"),
         ],
     )
     def test_labels_of_another_model(self, labels: str, said: str) -> None:
@@ -464,6 +492,57 @@ class TestScores:
             assert detector(written, box_units=units).decode(written[2], WHOLE).doubt is None
         doubt = detector(written, box_units=wrong).decode(written[2], WHOLE).doubt
         assert f"are not {wrong}; set task.box_units to {right}" in str(doubt)
+
+    def test_units_and_nonsense(self) -> None:
+        """A few boxes that are anywhere, of no score, do not make pixels of fractions."""
+        specs, endings, tensors = yolov8(THINGS)
+        tensors[0][0, 0, 100] = 2.5
+        tensors[0][0, 1, 101] = np.inf
+        found = decoded(detector((specs, endings, tensors)), (specs, endings, tensors))
+        assert found[0].box == pytest.approx(THINGS[0].box, abs=1e-5)
+
+    def test_units_of_the_postprocess(self) -> None:
+        """Boxes of TFLite_Detection_PostProcess are fractions by themselves; an export in pixels is read all the same."""
+        specs, endings, tensors = WRITERS["tflite_postprocess"][1](THINGS)
+        tensors[0] *= [SIZE[1], SIZE[0]] * 2
+        written = specs, endings, tensors
+        assert decoded(detector(written), written)[0].box == pytest.approx(THINGS[0].box, abs=1e-5)
+        answers = detector(written, box_units="normalized").decode(tensors, WHOLE)
+        assert "set task.box_units to pixels" in str(answers.doubt)
+
+    def test_half_precision(self) -> None:
+        """Outputs of float16 give what those of float32 give."""
+        for write in (yolov8, WRITERS["ssd_raw, ssd"][1]):
+            specs, endings, tensors = write(THINGS)
+            half = [tensor.astype(np.float16) for tensor in tensors]
+            half[0][..., -1] = 60000  # whose exponential is no half
+            found = decoded(detector((specs, endings, tensors)), (specs, endings, half))
+            assert {d.label for d in found} >= {"bee", "ant"}
+
+    def test_classes_that_are_none(self) -> None:
+        """Numbers that can be no class are left out, and told of."""
+        for index in (-1, 1e30, np.nan):
+            specs, endings, tensors = WRITERS["yolo_nms"][1](THINGS)
+            tensors[0][0, 0, 5] = index
+            answers = detector((specs, endings, tensors)).decode(tensors, WHOLE)
+            assert [d.label for d in answers.detections or ()] == ["ant", "cat"]
+            assert "classes are not numbers" in str(answers.doubt)
+
+    def test_thresholds_of_classes_without_a_label(self) -> None:
+        """A class beyond the labels needs the common threshold, whatever the others need."""
+        written = WRITERS["yolo_nms"][1]((Thing((0.1, 0.1, 0.5, 0.5), 7, 0.6),))
+        for given_ in ({"label_thresholds": {"ant": 0.9, "bee": 0.9, "cat": 0.9}}, {"deny": LABELS}):
+            assert [d.label for d in decoded(detector(written, **given_), written)] == ["7"]
+        assert decoded(detector(written, score_threshold=0.7), written) == ()
+
+    def test_one_column(self) -> None:
+        """A family with a background may have a model with one class and no background."""
+        specs, endings, tensors = WRITERS["ssd_raw, ssd"][1](())
+        tensors[1] = np.full((*tensors[1].shape[:2], 1), -9.0)
+        tensors[1][0, 3] = 2.0
+        specs[1] = replace(specs[1], shape=tensors[1].shape)
+        [only] = decoded(detector((specs, endings, tensors), ("ant",)), (specs, endings, tensors))
+        assert (only.label, only.index) == ("ant", 0)
 
     def test_units_are_said(self) -> None:
         """`box_units` is taken at its word, whatever the values look like."""

@@ -122,8 +122,8 @@ class TestBoxes:
     def test_decided(self, studio: Studio, model: str) -> None:
         """`auto` decides for the right decoder, and naming that one changes nothing."""
         engine, named = detector(studio, model), detector(studio, model, decoder=DETECTORS[model][0])
-        assert engine.task.decided == {"decoder": DETECTORS[model][0]}
-        assert named.task.decided == {}
+        assert engine.task.decided["decoder"] == DETECTORS[model][0]
+        assert "decoder" not in named.task.decided
         scene = SCENES[size(engine)][0]
         assert studio.look(engine, scene)[0] == studio.look(named, scene)[0]
 

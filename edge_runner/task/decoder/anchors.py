@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from edge_runner.frame import Tensor
 
+FamilyName = Literal[
+    "ssd", "ssd-fpn", "efficientdet", "model-maker", "blazeface", "blazeface-back", "blazeface-full-range"
+]
 OCTAVES = (8, 16, 32, 64, 128)  # strides of a feature pyramid's levels 3 to 7
 
 
@@ -44,7 +48,8 @@ class Family:
 
     `layers` gives the anchors for an input of (width, height) pixels. `scales` divide the four offsets: of the centre's x and y,
     in anchor sizes, and of the logarithms of width and height. With `absolute`, offsets and sizes are no such thing but pixels.
-    `background` says whether the first class is none. `numbers` is the least that a box has (more are keypoints).
+    `background` says whether the first class is none. `numbers` is the least that a box has (more are keypoints). `sizes` are the
+    widths that the family's models come in, where another family has as many anchors; empty: any.
     """
 
     layers: Callable[[int, int], Iterator[Layer]]
@@ -52,6 +57,7 @@ class Family:
     absolute: bool = False
     background: bool = False
     numbers: int = 4
+    sizes: tuple[int, ...] = ()
 
     def count(self, size: tuple[int, int]) -> int:
         """How many anchors there are for an input of (width, height) pixels."""
@@ -78,7 +84,7 @@ class Family:
         return np.concatenate([centre - sides / 2, centre + sides / 2], axis=1)
 
 
-def families(size: tuple[int, int], anchors: int, numbers: int) -> list[str]:
+def families(size: tuple[int, int], anchors: int, numbers: int) -> list[FamilyName]:
     """The families that have so many anchors for an input of (width, height) pixels, and so many numbers a box."""
     return [
         name
@@ -134,6 +140,17 @@ def _efficientdet(width: int, height: int) -> Iterator[Layer]:
         yield Layer(rows, columns, [(s * math.sqrt(r) / columns, s / math.sqrt(r) / rows) for s, r in boxes])
 
 
+def _model_maker(width: int, height: int) -> Iterator[Layer]:
+    """MediaPipe Model Maker's detectors: as many as EfficientDet has, the ratios in another order.
+
+    Source: tensorflow/models, official/vision/ops/anchor.py, with MediaPipe's anchor_size of 3.
+    """
+    for stride in OCTAVES:
+        rows, columns = _cells(width, height, stride)
+        boxes = [(3.0 * 2 ** (i / 3), ratio) for i in range(3) for ratio in (0.5, 1.0, 2.0)]
+        yield Layer(rows, columns, [(s * math.sqrt(r) / columns, s / math.sqrt(r) / rows) for s, r in boxes])
+
+
 def _blazeface(width: int, height: int) -> Iterator[Layer]:
     """BlazeFace, and MediaPipe's palms: strides 8, 16, 16, 16 with two anchors each, all of the input's size.
 
@@ -155,10 +172,11 @@ def _blazeface_full(width: int, height: int) -> Iterator[Layer]:
 
 
 CODED = (10.0, 10.0, 5.0, 5.0)
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[FamilyName, Family] = {
     "ssd": Family(_ssd, CODED, background=True),
     "ssd-fpn": Family(_ssd_fpn, CODED, background=True),
     "efficientdet": Family(_efficientdet),
+    "model-maker": Family(_model_maker, sizes=(256, 384)),
     "blazeface": Family(_blazeface, absolute=True, numbers=5),
     "blazeface-back": Family(_blazeface_back, absolute=True, numbers=5),
     "blazeface-full-range": Family(_blazeface_full, absolute=True, numbers=5),

@@ -18,6 +18,8 @@ BoxUnits = Literal["auto", "pixels", "normalized"]
 
 SCORE_ROUNDING = 0.01  # a score may end a little above 1
 PIXELS_ABOVE = 2.0  # fractions end near 1, and no picture is so small in pixels
+PIXELS_SHARE = 0.01  # of all boxes, found or not, that are so large: fewer may be some network's nonsense
+CLASSES_MOST = 1_000_000  # beyond it a number is no class
 BACKGROUND = ("background", "unlabeled", "???")  # what a first label that stands for nothing is called
 # What a name must say for an output to be such a part.
 PART_WORDS = {
@@ -55,6 +57,9 @@ class Reading(ABC):
     logits: ClassVar[bool] = False
     """Whether the family's models usually end before their scores are made."""
 
+    settled_by: ClassVar[str | None] = None
+    """The key of the task that says which of several readings by this decoder it is."""
+
     facts: ModelFacts
     classes: int | None
     background: bool = False
@@ -84,6 +89,10 @@ class Reading(ABC):
 
     def usual(self) -> bool:
         """Whether the axes stand as in the family's own exports."""
+        return True
+
+    def certain(self) -> bool:
+        """Whether more than the shape speaks for it."""
         return True
 
     def plausible(self) -> bool:
@@ -123,11 +132,15 @@ def best_scores(values: Tensor, activation: Activation, axis: int, first: int = 
     return best if activation == "none" else activate(best, activation)
 
 
-def unit_of(coordinates: Tensor, units: BoxUnits, size: tuple[int, int]) -> tuple[int, int]:
-    """What x and y are divided by: the input's size, where they are in pixels."""
+def unit_of(coordinates: Tensor, found: Tensor, units: BoxUnits, size: tuple[int, int]) -> tuple[int, int]:
+    """What x and y are divided by: the input's size, where they are in pixels.
+
+    `coordinates` are of all boxes, of which a few may be anything; `found` of those that count.
+    """
     if units == "auto":
-        # fmax passes over NaN
-        units = "pixels" if coordinates.size and np.fmax.reduce(coordinates, axis=None) > PIXELS_ABOVE else "normalized"
+        large = coordinates[np.isfinite(coordinates)] > PIXELS_ABOVE
+        many = large.size > 0 and float(large.mean()) >= PIXELS_SHARE
+        units = "pixels" if many or np.any(found[np.isfinite(found)] > PIXELS_ABOVE) else "normalized"
     return size if units == "pixels" else (1, 1)
 
 
@@ -144,9 +157,9 @@ def units_doubt(coordinates: Tensor, units: BoxUnits) -> str | None:
 
 def checked(boxes: Tensor, scores: Tensor, classes: Tensor, doubt: str | None = None) -> Candidates:
     """Candidates without those that are no numbers; scores cut to 0..1, classes as whole numbers."""
-    fine = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & np.isfinite(classes)
+    fine = np.isfinite(scores) & np.isfinite(boxes).all(axis=1) & (classes > -0.5) & (classes < CLASSES_MOST)
     if not fine.all():
-        doubt = "boxes or scores are not numbers (NaN); is the recipe, or the model, broken?"
+        doubt = "boxes, scores or classes are not numbers (NaN); is the recipe, or the model, broken?"
     boxes, scores, classes = boxes[fine], scores[fine], classes[fine]
     if scores.size and scores.max() > 1 + SCORE_ROUNDING:
         doubt = f"scores up to {scores.max():.4g} are cut to 1; set task.activation to sigmoid, or name another task.decoder"

@@ -11,7 +11,16 @@ import numpy as np
 
 from edge_runner.frame import Tensor
 from edge_runner.task.base import ModelFacts
-from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, checked, is_background, part_by_word
+from edge_runner.task.decoder.base import (
+    BoxUnits,
+    Candidates,
+    Reading,
+    checked,
+    is_background,
+    part_by_word,
+    unit_of,
+    units_doubt,
+)
 from edge_runner.task.scores import Activation, activate
 
 OPERATOR = "TFLite_Detection_PostProcess"
@@ -59,7 +68,7 @@ class TflitePostprocess(Reading):
         if ending.operator != OPERATOR or len(ending.reads) < 2 or not labels:
             return self
         columns, background = ending.reads[1][-1], is_background(labels[0])
-        classes = columns if len(labels) == columns and not background else columns - 1
+        classes = columns if len(labels) == columns + background else columns - 1
         return TflitePostprocess(self.facts, classes, background, self.places)
 
     def told(self) -> bool | None:
@@ -82,13 +91,14 @@ class TflitePostprocess(Reading):
         given = scores[0, :valid] if activation == "none" else activate(scores[0, :valid], "sigmoid")
         which = np.flatnonzero(~(given < least))
         corners = boxes[0, which][:, [1, 0, 3, 2]]
-        unit = np.array((self.size if units == "pixels" else (1, 1)) * 2, corners.dtype)
-        return checked(corners / unit, given[which], classes[0, which])
+        unit = np.array(unit_of(corners, corners, units, self.size) * 2, corners.dtype)
+        return checked(corners / unit, given[which], classes[0, which], units_doubt(corners, units))
 
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
-        unit = max(self.size) if units == "pixels" else 1
+        boxes = tensors[self.places[0]]
+        unit = max(unit_of(boxes, boxes, units, self.size))
         return tolerances[self.places[2]], tolerances[self.places[0]] / unit
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from edge_runner.frame import Tensor
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.decoder import anchors
+from edge_runner.task.decoder.anchors import FamilyName
 from edge_runner.task.decoder.base import (
     BoxUnits,
     Candidates,
@@ -30,10 +31,11 @@ class SsdRaw(Reading):
     name = "ssd_raw"
     form = "[1, n, 4] and [1, n, classes], n as many anchors as a known family has for the input's size"
     logits = True
+    settled_by = "anchors"
 
     places: tuple[int, int] = (0, 1)
     """Of the offsets and the logits."""
-    family: str = ""
+    family: FamilyName = "ssd"
 
     @property
     def scored(self) -> int:
@@ -63,6 +65,11 @@ class SsdRaw(Reading):
         background = columns > 1 and (anchors.FAMILIES[self.family].background or named)
         return SsdRaw(self.facts, columns - background, background, self.places, self.family)
 
+    def usual(self) -> bool:
+        """Of two families with as many anchors, one comes in a few sizes only."""
+        sizes = anchors.FAMILIES[self.family].sizes
+        return not sizes or self.size[0] in sizes
+
     def told(self) -> bool | None:
         """Whether the names say which output is which; None where they say nothing."""
         names = [self.facts.outputs[place].name for place in self.places]
@@ -89,5 +96,5 @@ class SsdRaw(Reading):
 
 
 @functools.lru_cache(maxsize=8)
-def _anchors(family: str, size: tuple[int, int]) -> Tensor:
+def _anchors(family: FamilyName, size: tuple[int, int]) -> Tensor:
     return anchors.FAMILIES[family].anchors(size)

@@ -15,6 +15,7 @@ from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, best_sc
 from edge_runner.task.scores import Activation, activate
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))  # of the heads: usual, P6, tiny, P2
+NONE = np.empty(0)
 KEPT_MOST = 1000  # rows of an output after suppression; more are a grid's
 
 
@@ -52,6 +53,11 @@ class Yolo(Reading):
     def usual(self) -> bool:
         return self.plausible() and self.transposed == self.usually_transposed
 
+    def certain(self) -> bool:
+        """A grid, or the labels; or at least so many boxes that they can be nothing else than a grid's."""
+        labels = self.facts.labels
+        return self.on_grid() or self.boxes > KEPT_MOST or (labels is not None and len(labels) == self.classes)
+
     def plausible(self) -> bool:
         return self.boxes >= (self.classes or 0) + self.numbers
 
@@ -63,11 +69,11 @@ class Yolo(Reading):
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
-        unit = max(unit_of(self._columns(tensors)[:2], units, self.size))
+        unit = max(unit_of(self._columns(tensors)[:2], NONE, units, self.size))
         return tolerances[0] / unit, tolerances[0] / unit
 
     def _found(self, columns: Tensor, which: Tensor, scores: Tensor, classes: Tensor, units: BoxUnits) -> Candidates:
-        unit = np.array(unit_of(columns[:2], units, self.size) * 2, columns.dtype)
+        unit = np.array(unit_of(columns[:2], columns[:2, which], units, self.size) * 2, columns.dtype)
         boxes = from_centres(columns[:4, which].T / unit)
         return checked(boxes, scores, classes, units_doubt(columns[:2, which], units))
 
@@ -139,14 +145,14 @@ class YoloNms(Reading):
     ) -> Candidates:
         rows = tensors[0][0]
         scores = rows[:, 4] if activation == "none" else activate(rows[:, 4], "sigmoid")
-        unit = np.array(unit_of(rows[:, :4], units, self.size) * 2, rows.dtype)
         which = np.flatnonzero(~(scores < least))
+        unit = np.array(unit_of(rows[:, :4], rows[which, :4], units, self.size) * 2, rows.dtype)
         return checked(rows[which, :4] / unit, scores[which], rows[which, 5], units_doubt(rows[which, :4], units))
 
     def tolerances(
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
-        unit = max(unit_of(tensors[0][..., :4], units, self.size))
+        unit = max(unit_of(tensors[0][..., :4], NONE, units, self.size))
         return tolerances[0] / unit, tolerances[0] / unit
 
 

@@ -18,6 +18,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from edge_runner.errors import EXIT_CONFIG, EXIT_DONE, ModelError
+from edge_runner.frame import TensorSpec
 from edge_runner.model import bundle
 from edge_runner.model import probe as module
 from edge_runner.model.bundle import ModelConfig, open_model
@@ -132,6 +133,24 @@ def test_only_bare_files(monkeypatch: pytest.MonkeyPatch, digits: Path) -> None:
     monkeypatch.setattr(bundle, "probe", lambda *_: pytest.fail("probed"))
     settings = ModelConfig(path=digits)
     open_model(settings).load(find_runtime())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "like_a_picture"),
+    [
+        ("float32", (1, 8, 8, 3), True),
+        ("uint8", (1, 8, 8, 3), True),
+        ("int32", (1, 8, 8, 3), True),
+        ("int32", (1, 10), False),
+        ("int64", (1, 8, 8, 3), False),
+        ("bool", (1, 4), False),
+    ],
+)
+def test_what_is_tried(dtype: str, shape: tuple[int, ...], like_a_picture: bool) -> None:
+    """A picture's input gets a picture's values; what may be an index, of a table with few rows, gets zeros."""
+    values = module._noise(TensorSpec("x", shape, dtype))
+    assert (values.shape, values.dtype) == (shape, dtype)
+    assert bool(values.any()) == like_a_picture
 
 
 def test_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,7 +231,9 @@ def test_an_open_size_that_is_said(data: Path) -> None:
     for shape in ((1, 5, 7, 1), (2, 5, 7, 3), (1, 5, 7)):
         with pytest.raises(ModelError) as caught:
             Interpreter(content, find_runtime(), shape=shape)
-        assert str(caught.value) == f"cannot have the model.input_shape {list(shape)}: input 'picture' is [1, -1, -1, 3]"
+        assert (
+            str(caught.value) == f"cannot have the model.input_shape {list(shape)}: input 'picture' is [1, -1, -1, 3]"
+        )
 
 
 def test_native_noise(data: Path) -> None:

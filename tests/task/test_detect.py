@@ -142,6 +142,15 @@ class TestEveryFamily:
         assert [d.score for d in found] == pytest.approx([t.score for t in THINGS[:3]], abs=3 * max(scales) + 0.002)
 
     @every_way
+    @settings(max_examples=40, deadline=None)
+    @given(these=things())
+    def test_quantised_answers(self, way: str, these: list[Thing]) -> None:
+        """Whatever is there, quantised and real outputs give the same answer, beyond the doubt of a few steps."""
+        written, scales = quantized(WRITERS[way][1](these), "int16")
+        task = detector(written, iou_threshold=1.0)
+        assert task.same_answer(WRITERS[way][1](these)[2], written[2], [3 * scale for scale in scales]) is None
+
+    @every_way
     def test_not_a_number(self, way: str) -> None:
         """Boxes that are no numbers are left out, and told of."""
         write = WRITERS[way][1]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from edge_runner.frame import Tensor
+from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.task.base import ModelFacts
 from edge_runner.task.boxes import from_centres
 from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, best_scores, checked, unit_of, units_doubt
@@ -16,6 +16,7 @@ from edge_runner.task.scores import Activation, activate
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (4, 8, 16, 32))  # of the heads: usual, P6, tiny, P2
 NONE = np.empty(0)
+SCORE_STEPS = 3  # of a quantised output, as goldens allow them
 KEPT_MOST = 1000  # rows of an output after suppression; more are a grid's
 
 
@@ -70,7 +71,7 @@ class Yolo(Reading):
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
         unit = max(unit_of(self._columns(tensors)[:2], NONE, units, self.size))
-        return tolerances[0] / unit, tolerances[0] / unit
+        return _parted(tolerances[0], unit, self.facts.outputs[0])
 
     def _found(self, columns: Tensor, which: Tensor, scores: Tensor, classes: Tensor, units: BoxUnits) -> Candidates:
         unit = np.array(unit_of(columns[:2], columns[:2, which], units, self.size) * 2, columns.dtype)
@@ -153,10 +154,18 @@ class YoloNms(Reading):
         self, tensors: Sequence[Tensor], tolerances: Sequence[float], units: BoxUnits
     ) -> tuple[float, float]:
         unit = max(unit_of(tensors[0][..., :4], NONE, units, self.size))
-        return tolerances[0] / unit, tolerances[0] / unit
+        return _parted(tolerances[0], unit, self.facts.outputs[0])
 
 
 def _grids(size: tuple[int, int]) -> set[int]:
     """How many cells the heads' grids may have in all, for an input of (width, height)."""
     width, height = size
     return {sum(-(-width // s) * -(-height // s) for s in strides) for strides in STRIDES}
+
+
+def _parted(tolerance: float, unit: float, output: TensorSpec) -> tuple[float, float]:
+    """The tolerance of an output that has scores and boxes, the latter in units of their own, for each of them.
+
+    Where one scale serves both, a score is off by its steps, however small it is beside a box.
+    """
+    return max(tolerance / unit, SCORE_STEPS * output.scale), tolerance / unit

@@ -103,7 +103,8 @@ class Detect(Task):
         wide = [tensor.astype(np.float32) if tensor.dtype == np.float16 else tensor for tensor in tensors]
         found = self.read.candidates(wide, max(least - slack, 0.0), self._config.box_units, self.activation)
         boxes = in_frame(found.boxes, geometry)
-        over = found.scores >= self._needed(found.classes) - slack
+        # in the scores' own type: .7 reaches .7
+        over = found.scores >= (self._needed(found.classes) - slack).astype(found.scores.dtype)
         which = np.flatnonzero(over & (areas(visible(boxes, geometry)) > 0))
         if self.read.suppressed:
             which = which[np.argsort(-found.scores[which], kind="stable")][: self._config.max_results]

@@ -84,6 +84,12 @@ class TestEveryFamily:
         nothing = detector(write(THINGS)).decode(write(())[2], WHOLE)
         assert (nothing.detections, nothing.doubt) == ((), None)
 
+    @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.7, 0.9])
+    def test_just_the_threshold(self, threshold: float) -> None:
+        """A score that is the threshold reaches it, though its float32 may be a little less."""
+        written = yolov8((Thing((0.1, 0.1, 0.5, 0.5), 0, threshold),))
+        assert len(decoded(detector(written, score_threshold=threshold), written)) == 1
+
     @every_way
     def test_which_labels(self, way: str) -> None:
         """`allow`, `deny`, a label's own threshold and `max_results` choose among what is found."""

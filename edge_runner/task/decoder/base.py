@@ -56,7 +56,6 @@ class Reading(ABC):
     """Whether the model has sorted and suppressed by itself."""
     logits: ClassVar[bool] = False
     """Whether the family's models usually end before their scores are made."""
-
     settled_by: ClassVar[str | None] = None
     """The key of the task that says which of several readings by this decoder it is."""
 

@@ -1,4 +1,4 @@
-"""Which decoder reads a model: as it is said, or by, names, labels, grids and operators; never by values."""
+"""Which decoder reads a model: as it is said, or by shapes, names, labels, grids and operators; never by values."""
 
 from __future__ import annotations
 

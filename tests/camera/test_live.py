@@ -46,6 +46,7 @@ def program(mode: str, *arguments: object, **fields: Any) -> CommandConfig:
 def feeds(shrink: Any, nothing_left: None) -> Iterator[Callable[..., LiveFeed]]:
     """Open the feed of a camera. Afterwards it is closed, and nothing of it is left."""
     opened: list[Feed] = []
+    others = descendants(os.getpid())  # multiprocessing leaves a process of its own, where other tests use it
 
     def make(config: LiveConfig, prepare: Any = shrink, **options: Any) -> LiveFeed:
         feed = make_feed(config, prepare, **options)
@@ -54,7 +55,7 @@ def feeds(shrink: Any, nothing_left: None) -> Iterator[Callable[..., LiveFeed]]:
         return feed
 
     yield make
-    started = descendants(os.getpid())
+    started = set(descendants(os.getpid())) - set(others)
     for feed in opened:
         feed.__exit__(None, None, None)
     assert not [read(f"/proc/{pid}/cmdline").replace("\0", " ") for pid in started if runs(pid)]

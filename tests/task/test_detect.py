@@ -37,7 +37,7 @@ QUANTISED = [
 ]
 every_way = pytest.mark.parametrize("way", WRITERS)
 
-FRACTIONS = st.floats(0, 1, width=32)
+FRACTIONS = st.floats(0, 1, width=32, allow_subnormal=False)
 GEOMETRIES = st.sampled_from(
     [
         WHOLE,
@@ -52,9 +52,14 @@ GEOMETRIES = st.sampled_from(
 def things(draw: st.DrawFn) -> list[Thing]:
     found = []
     for _ in range(draw(st.integers(0, 8))):
-        x, y = draw(st.floats(-0.2, 0.9)), draw(st.floats(-0.2, 0.9))
-        box = (x, y, x + draw(st.floats(0.02, 0.6)), y + draw(st.floats(0.02, 0.6)))
-        found.append(Thing(box, draw(st.integers(0, 2)), draw(st.floats(0.05, 0.98))))
+        x, y = draw(st.floats(-0.2, 0.9, allow_subnormal=False)), draw(st.floats(-0.2, 0.9, allow_subnormal=False))
+        box = (
+            x,
+            y,
+            x + draw(st.floats(0.02, 0.6, allow_subnormal=False)),
+            y + draw(st.floats(0.02, 0.6, allow_subnormal=False)),
+        )
+        found.append(Thing(box, draw(st.integers(0, 2)), draw(st.floats(0.05, 0.98, allow_subnormal=False))))
     return found
 
 

@@ -137,7 +137,7 @@ class TestAnyPicture:
 
     @given(
         st.tuples(st.integers(1, 200), st.integers(1, 200)),
-        st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=6),
+        st.lists(st.tuples(*[st.floats(0, 1, allow_subnormal=False)] * 4), max_size=6),
         st.text(max_size=40),
         st.integers(0, 100_000),
     )
@@ -205,8 +205,8 @@ class TestDetections:
 
     @given(
         st.tuples(st.integers(40, 1200), st.integers(40, 1200)),
-        st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)),
-        st.tuples(st.floats(0.3, 1), st.floats(0.3, 1)),
+        st.tuples(st.floats(0, 0.6, allow_subnormal=False), st.floats(0, 0.6, allow_subnormal=False)),
+        st.tuples(st.floats(0.3, 1, allow_subnormal=False), st.floats(0.3, 1, allow_subnormal=False)),
     )
     @settings(max_examples=60, deadline=None)
     def test_box_is_where_it_is_said_to_be(self, size: tuple[int, int], low: Any, extent: Any) -> None:

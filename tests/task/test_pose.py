@@ -188,9 +188,9 @@ class TestGeometry:
         assert (found.detections or ())[0].box == pytest.approx((0.35, 0.25, 0.75, 0.5))
 
     @given(
-        st.tuples(*[st.floats(0.1, 3)] * 2),
-        st.tuples(*[st.floats(-1, 1)] * 2),
-        st.lists(st.tuples(*[st.floats(-0.5, 1.5, width=32)] * 2), min_size=17, max_size=17),
+        st.tuples(*[st.floats(0.1, 3, allow_subnormal=False)] * 2),
+        st.tuples(*[st.floats(-1, 1, allow_subnormal=False)] * 2),
+        st.lists(st.tuples(*[st.floats(-0.5, 1.5, width=32, allow_subnormal=False)] * 2), min_size=17, max_size=17),
     )
     @settings(max_examples=60, deadline=None)
     def test_undone(self, scale: Any, offset: Any, points: list[tuple[float, float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ class TflitePostprocess(Reading):
         self, tensors: Sequence[Tensor], least: float, units: BoxUnits, activation: Activation
     ) -> Candidates:
         boxes, classes, scores, count = (tensors[place] for place in self.places)
-        valid = int(np.clip(np.rint(np.nan_to_num(count.reshape(-1)[0])), 0, boxes.shape[1]))
+        counted = float(count.reshape(-1)[0])
+        valid = min(max(round(counted), 0), boxes.shape[1]) if math.isfinite(counted) else 0
         given = scores[0, :valid] if activation == "none" else activate(scores[0, :valid], "sigmoid")
         which = np.flatnonzero(~(given < least))
         corners = boxes[0, which][:, [1, 0, 3, 2]]

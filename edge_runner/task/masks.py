@@ -166,12 +166,14 @@ def _strips(output: Tensor, layout: Layout) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, planes.shape[1], STRIP):
             yield start, planes[:, start : start + STRIP]
         return
-    cells = output.reshape(-1, output.shape[-1])
+    # OpenCV 4.6, which 32-bit Debian has, moves no float16: the same 16 bits go as int16
+    cells = output.reshape(-1, output.shape[-1]).view(np.int16 if output.dtype == np.float16 else output.dtype)
     # once for all strips: new memory costs as much as the work
     planes = np.empty((cells.shape[1], min(STRIP, len(cells))), cells.dtype)
     for start in range(0, len(cells), STRIP):
         strip = cells[start : start + STRIP]
-        yield start, cv2.transpose(strip, planes[:, : len(strip)])  # ten times as fast as numpy's
+        # ten times as fast as numpy's
+        yield start, np.asarray(cv2.transpose(strip, planes[:, : len(strip)])).view(output.dtype)
 
 
 def _rise(planes: Tensor, classes: Tensor, best: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -73,6 +73,7 @@ class TestSuppression:
         assert suppressed(boxes, scores, classes, 0.49, 10).tolist() == [0]
 
     @given(found(), st.floats(0.05, 0.95, allow_subnormal=False), st.integers(1, 25))
+    @settings(deadline=None)
     def test_keeps_the_best(self, given_: tuple[Tensor, Tensor, Tensor], most_iou: float, most: int) -> None:
         """Those that are kept come best first and do not overlap within a class; whatever is left out lost to a better one,
         or came after the last that was asked for."""
@@ -91,6 +92,7 @@ class TestSuppression:
             assert lost or (len(kept) == most and (-scores[j], j) > ranks[-1])
 
     @given(found())
+    @settings(deadline=None)
     def test_classes_are_apart(self, given_: tuple[Tensor, Tensor, Tensor]) -> None:
         """All classes at once give what each of them gives alone."""
         boxes, scores, classes = given_
@@ -121,6 +123,7 @@ class TestSuppression:
 
 
 @given(some_boxes(), st.tuples(SIDES, SIDES), st.tuples(PLACES, PLACES))
+@settings(deadline=None)
 def test_into_the_frame_and_back(boxes: Tensor, scale: tuple[float, float], offset: tuple[float, float]) -> None:
     """The way into the frame is undone by the way into the input, corner by corner."""
     geometry = Geometry(640, 480, scale, offset)

@@ -219,6 +219,7 @@ class TestDetections:
             assert abs(found - wanted * size[side]) <= 0.5 + 1e-9
 
     @given(st.integers(0, 12), st.integers(0, 12))
+    @settings(deadline=None)
     def test_small_boxes_stay_small(self, width: int, height: int) -> None:
         """Of a box that is smaller than its lines, only the lines that fit are drawn, and the dark one around it."""
         picture = plain(1440, 1920, 128)

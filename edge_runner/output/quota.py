@@ -39,6 +39,7 @@ class Quota:
         self.most_bytes = most_bytes
         self._files: dict[str, int] = {}
         """Bytes by name, the oldest first."""
+        self._bytes = 0
 
     def verify(self) -> None:
         """Raise SettingError where the folder cannot be written, or made; write nothing."""
@@ -66,6 +67,7 @@ class Quota:
                 elif time.time() - status.st_mtime > UNFINISHED_S:
                     os.unlink(entry.path)
         self._files = {name: size for _, name, size in sorted(kept)}
+        self._bytes = sum(self._files.values())
 
     def save(self, stem: str, content: bytes) -> str:
         """Save a file under a name of `file_stem` with the ending; return its whole name.
@@ -77,8 +79,8 @@ class Quota:
                 f"{self.folder}: a file of {len(content):,} bytes; max_total allows {self.most_bytes:,} in all"
             )
         name = stem + self.suffix
-        self._files.pop(name, None)
-        while sum(self._files.values()) + len(content) > self.most_bytes:
+        self._bytes -= self._files.pop(name, 0)
+        while self._bytes + len(content) > self.most_bytes:
             self._delete_oldest()
         try:
             try:
@@ -89,6 +91,7 @@ class Quota:
         except OSError as error:
             raise OutputError(f"{self.folder}: {(error.strerror or str(error)).lower()}") from error
         self._files[name] = len(content)
+        self._bytes += len(content)
         return name
 
     def _write(self, name: str, content: bytes) -> None:
@@ -104,7 +107,7 @@ class Quota:
     def _delete_oldest(self) -> None:
         """What cannot be deleted counts no longer: it would keep every new file out."""
         name = next(iter(self._files))
-        del self._files[name]
+        self._bytes -= self._files.pop(name)
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:

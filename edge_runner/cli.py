@@ -6,10 +6,12 @@ import argparse
 import io
 import logging
 import os
+import select
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,6 +34,7 @@ examples:
   edge-runner doctor                                     the cameras of this board, each tried; what is wrong, what helps
   edge-runner init --model model.tflite -o camera.yaml   a first configuration from the cameras that are there
   edge-runner inspect model.tflite                       tensors, quantisation, operators, labels
+  edge-runner results front-door.jsonl --since 2h        what was seen in the last two hours; --count: how often
   edge-runner run --config camera.yaml --set camera.type=images --set camera.path=cat.jpg --once
 
 exit codes: 0 done, 1 failed while running, 2 usage, 69 no frame came, 78 the configuration or the model is wrong
@@ -47,6 +50,41 @@ INIT_NOTE = """\
 USB and CSI cameras are found; where there is none, the test picture takes their place. A file that is there is not overwritten.
 What only you can know is left out and said: without --model the model, with a bare .tflite how its pictures are prepared.
 """
+
+READ = """\
+Read results from logs: those of a time, a camera or a label, as a table, CSV
+or JSON lines; count them; follow them.
+"""
+READ_NOTE = """\
+FILE      A log that is being written brings the rotated ones beside it along,
+          the oldest first. Several logs are shown in the order of their times.
+          What is gzipped is found out.
+T         2026-11-22 (its beginning), 2026-11-22T13:28 or
+          2026-11-22T13:28:00+01:00; UTC, unless it says otherwise. Or an age:
+          90s, 30m, 2h, 7d. Results are from --since until just before --until.
+answers   Of a classification the best one counts, as in an output's `when`;
+          each detection; each segment, its area being its score; key points,
+          by their names, where there are no detections. With --label and
+          --min-score, one and the same answer has to match both. Table and CSV
+          then show those that match, otherwise all. JSON is the whole line
+          always, as it stands in the log.
+--count   RESULTS is how many results there are in the hour, a label's column
+          in how many of them it stands, once each however often it does. CSV
+          has a row an hour, JSON an object.
+
+A time with a ? comes from a clock that no time service had set. What cannot be
+read, a line or the end of a damaged file, is left out and told on standard
+error, and the exit code is 0 all the same. It is 1 where a file is not there.
+
+examples:
+  edge-runner results front-door.jsonl --label person --since 2h
+  edge-runner results front-door.jsonl --count --per day
+  edge-runner results -f front-door.jsonl back-door.jsonl
+  edge-runner results *.jsonl --since 2026-11-01 --until 2026-12-01 --format csv
+  ssh pi cat front-door.jsonl | edge-runner results - --min-score 0.8 --last 20
+"""
+PIPED_COLUMNS = 120
+FOLLOW_MS = 250
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("model", type=Path, metavar="MODEL", help="a .tflite file or a bundle's folder")
     inspect.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
     inspect.set_defaults(verb=_inspect)
+    _add_results(verbs)
     return parser
 
 
@@ -161,6 +200,43 @@ def _verb(
     parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
     parser.set_defaults(verb=function)
     return parser
+
+
+def _add_results(verbs: argparse._SubParsersAction[Parser]) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    text = "read, filter, count and follow the JSON lines, rotated and gzipped ones too"
+    results = verbs.add_parser("results", help=text, description=READ, epilog=READ_NOTE, formatter_class=raw)
+    results.add_argument(
+        "files", nargs="+", metavar="FILE", help="a log, a rotated or gzipped one, or - for standard input"
+    )
+    results.add_argument(
+        "--since", type=_moment, default=b"", metavar="T", help="from this time on, or no older than this age"
+    )
+    results.add_argument(
+        "--until", type=_moment, default=b"", metavar="T", help="before this time, or older than this age"
+    )
+    results.add_argument(
+        "--label", action="append", default=[], metavar="L", help="with this label; any number of times"
+    )
+    results.add_argument(
+        "--min-score", type=_fraction, default=0.0, metavar="X", help="with an answer of this score or a better one"
+    )
+    results.add_argument(
+        "--camera", action="append", default=[], metavar="NAME", help="of this camera; any number of times"
+    )
+    results.add_argument(
+        "-n", "--last", type=_whole, metavar="N", help="the last N of them; with -f 10, unless there is --since"
+    )
+    results.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    results.add_argument(
+        "--count", action="store_true", help="how many an hour, and in how many of them each label stands"
+    )
+    results.add_argument("--per", choices=("minute", "hour", "day"), help="count by these instead of hours")
+    results.add_argument(
+        "-f", "--follow", action="store_true", help="go on with what is written from now on, until Ctrl-C"
+    )
+    results.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    results.set_defaults(verb=_results)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -185,10 +261,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _assemble(options: argparse.Namespace, *, exact: bool = False) -> Pipeline:
-    from edge_runner.pipeline import assemble
-    from edge_runner.service.device import clock_synced
+    from edge_runner.pipeline import Board, assemble
+    from edge_runner.service.device import clock_synced, temperature_c
 
-    return assemble(load(options), clock_synced, exact=exact)
+    return assemble(load(options), Board(clock_synced, temperature_c), exact=exact)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -262,6 +338,59 @@ def _inspect(options: argparse.Namespace) -> int:
     for line in inspect.report(options.model):
         print(line)
     return EXIT_DONE
+
+
+def _results(options: argparse.Namespace) -> int:
+    from edge_runner.tools.logs import STANDARD_INPUT
+    from edge_runner.tools.results import Choice, Order, Reading
+
+    per: Any = options.per or ("hour" if options.count else None)
+    if per and (options.follow or options.last is not None):
+        return _failed(False, "a count is of all there is; leave out --follow and --last", EXIT_USAGE)
+    if options.follow and STANDARD_INPUT in options.files:
+        return _failed(False, "standard input is read as it comes, to its end; leave out --follow", EXIT_USAGE)
+    choice = Choice(options.since, options.until, options.label, options.min_score, options.camera)
+    reading = Reading(options.files, Order(choice, options.format, per, options.last, options.follow))
+    try:
+        for line in reading.lines(shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns, _wait):
+            print(line)
+    except KeyboardInterrupt:
+        if not options.follow:
+            raise
+    sys.stdout.flush()
+    reading.report()
+    return EXIT_DONE
+
+
+def _wait() -> None:
+    """A moment, between two looks at what is followed. Raise BrokenPipeError as soon as nobody reads what is printed."""
+    sys.stdout.flush()
+    reader = select.poll()
+    reader.register(sys.stdout.fileno(), 0)
+    if reader.poll(FOLLOW_MS):
+        raise BrokenPipeError
+
+
+def _moment(text: str) -> bytes:
+    from edge_runner.tools.results import moment
+
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _fraction(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no number from 0 to 1")
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
+    return int(text)
 
 
 def load(options: argparse.Namespace) -> Loaded[Settings]:

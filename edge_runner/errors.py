@@ -85,4 +85,8 @@ class NoFrameError(CameraError, TimeoutError):
 
 
 class OutputError(EdgeRunnerError, OSError):
-    """A result could not be handed over."""
+    """Results could not be handed over; `lost` is how many."""
+
+    def __init__(self, message: str, *, key: str | None = None, lost: int = 1) -> None:
+        super().__init__(message, key=key)
+        self.lost = lost

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from edge_runner import config
@@ -15,14 +16,15 @@ from edge_runner.camera.feed import Feed, make_feed
 from edge_runner.config import Loaded
 from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, Several, blamed
 from edge_runner.fields import Variants, load
-from edge_runner.frame import Shot
+from edge_runner.frame import Picture, Shot
 from edge_runner.model import goldens
 from edge_runner.model.bundle import GOLDENS, Model, open_model
 from edge_runner.model.interpreter import Interpreter, find_runtime, thread_count
 from edge_runner.model.preprocess import Preprocessor, Recipe
 from edge_runner.output import OUTPUTS
-from edge_runner.output.base import Output
+from edge_runner.output.base import Origin, Output
 from edge_runner.output.publisher import Publisher
+from edge_runner.output.when import When
 from edge_runner.result import Answers, Result
 from edge_runner.settings import Settings
 from edge_runner.task import TASKS
@@ -57,6 +59,17 @@ class Counts:
     dropped: int = 0
     started: float = field(default_factory=time.monotonic)
     timing_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Board:
+    """What the board says of itself: whether its clock is `synced`, and its `temperature` in degrees Celsius, where it tells."""
+
+    synced: Callable[[], bool] = lambda: False
+    temperature: Callable[[], float | None] = lambda: None
+
+    def state(self) -> dict[str, Any]:
+        return {"clock": "synced" if self.synced() else "unsynced", "temperature": self.temperature()}
 
 
 class Pipeline:
@@ -109,6 +122,19 @@ class Pipeline:
         self._count(shot, timing_ms)
         return self.publisher.publish(self._result(shot, answers, timing_ms), shot)
 
+    def state(self) -> dict[str, Any]:
+        """How it goes just now, as JSON has it: `health` is starting | running | degraded, and `reasons` says why."""
+        reasons = [f"{key}: {feed.trouble}" for key, feed in self.feeds.items() if feed.trouble]
+        reasons += self.publisher.troubles
+        silent = any(feed.name not in self.counts.results for feed in self.feeds.values())
+        return {
+            "health": "degraded" if reasons else "starting" if silent else "running",
+            "reasons": reasons,
+            "results": self.publisher.seq,
+            "dropped": self.counts.dropped,
+            "lost": sum(self.publisher.lost.values()),
+        }
+
     def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:
         return Result(
             device=str(self.settings.device),
@@ -136,12 +162,12 @@ class Pipeline:
             self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
 
 
-def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: False, *, exact: bool = False) -> Pipeline:
-    """Put everything together, and open nothing. `synced` tells whether the clock is right; `exact` is for the feeds.
+def assemble(loaded: Loaded[Settings], board: Board | None = None, *, exact: bool = False) -> Pipeline:
+    """Put everything together, and open nothing. `exact` is for the feeds.
 
     Raise what is wrong, or ConfigError with a line for each where it is more than one thing.
     """
-    settings = loaded.value
+    settings, board = loaded.value, board or Board()
     errors: list[EdgeRunnerError] = []
     for key, camera in settings.sources.items():
         with _noted(errors), blamed(key):
@@ -154,18 +180,56 @@ def assemble(loaded: Loaded[Settings], synced: Callable[[], bool] = lambda: Fals
         outputs[key] = load(OUTPUTS[output.type])(output)
         with _noted(errors), blamed(key):
             outputs[key].verify()
-    with _noted(errors):
-        if not errors and outputs and engine.task.arrays and not any(o.takes_arrays for o in outputs.values()):
-            raise SettingError(
-                f"{engine.task.arrays}; add an output that keeps them, {{type: npz, path: tensors}}, or raise it",
-                key="task.max_values",
-            )
+    if not errors:
+        with _noted(errors):
+            _fit_outputs(outputs, engine.task)
     if len(errors) > 1:
         raise ConfigError([loaded.locate(error) for error in errors])
     if errors:
         raise errors[0]
+    exact = exact or any(output.takes_pictures for output in outputs.values())
     feeds = {key: make_feed(camera, engine.preprocessor, exact=exact) for key, camera in settings.sources.items()}
-    return Pipeline(settings, engine, feeds, Publisher(outputs), synced)
+    return put_together(settings, engine, feeds, outputs, board)
+
+
+def put_together(
+    settings: Settings, engine: Engine, feeds: Mapping[str, Feed], outputs: Mapping[str, Output], board: Board
+) -> Pipeline:
+    """A pipeline of its parts. Results wait for outputs where all cameras are files, which can wait."""
+    origin = Origin(
+        device=str(settings.device),
+        cameras=tuple(str(camera.name) for camera in settings.sources.values()),
+        task=engine.task.Config.type,
+        labels=engine.task.kept_labels,
+        draw=_draw,
+        state=lambda: {**pipeline.state(), **board.state()},
+    )
+    publisher = Publisher(outputs, origin, patient=not any(feed.live for feed in feeds.values()))
+    pipeline = Pipeline(settings, engine, feeds, publisher, board.synced)
+    return pipeline
+
+
+def _draw(picture: Picture, answers: Answers) -> None:
+    """Loaded where it is needed: most boards draw nothing."""
+    load("edge_runner.task.draw:draw")(picture, answers)
+
+
+def _fit_outputs(outputs: Mapping[str, Output], task: Task) -> None:
+    """Raise SettingError where an output cannot do what is wanted of it with this task."""
+    if outputs and task.arrays and not any(o.takes_arrays for o in outputs.values()):
+        raise SettingError(
+            f"{task.arrays}; add an output that keeps them, {{type: npz, path: tensors}}, or raise it",
+            key="task.max_values",
+        )
+    for key, output in outputs.items():
+        when = output.config.when or When()
+        if not task.kept_labels and when != When(min_interval=when.min_interval):
+            raise SettingError(f"the answers of task {task.Config.type} have no labels and scores", key=f"{key}.when")
+        for label in when.labels or ():
+            if label not in task.kept_labels:
+                close = get_close_matches(label, task.kept_labels, 1)
+                hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(task.kept_labels[:5]) or 'none'}"
+                raise SettingError(f"no answer has the label '{label}'; {hint}", key=f"{key}.when.labels")
 
 
 def build_engine(settings: Settings) -> Engine:

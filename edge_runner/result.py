@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # numpy, which takes time to import
@@ -195,6 +196,11 @@ class Result:
 
     def line(self) -> str:
         """The result as one line of JSON, without its end. What is no text in a file's name becomes question marks."""
+        return self._line
+
+    @cached_property
+    def _line(self) -> str:
+        """Made once, for several outputs write it."""
         line = json.dumps(self.plain(), ensure_ascii=False, separators=(", ", ": "), allow_nan=False)
         return line.encode("utf-8", "replace").decode()
 

@@ -27,7 +27,6 @@ from edge_runner.camera.feed import Feed, ThreadFeed, make_feed
 from edge_runner.fields import load
 from edge_runner.frame import Picture
 from edge_runner.output import OUTPUTS
-from edge_runner.output.publisher import Publisher
 from edge_runner.result import Answers, Classification, Result
 from edge_runner.service.turns import Turns
 from edge_runner.settings import load_settings
@@ -140,7 +139,8 @@ def assemble() -> Callable[..., path_of_frames.Pipeline]:
         engine = _engine(_SameModel(settings))
         outputs = {f"outputs.{i}": load(OUTPUTS[c.type])(c) for i, c in enumerate(settings.outputs)}
         feeds = {key: make_feed(camera, engine.preprocessor) for key, camera in settings.sources.items()}
-        return path_of_frames.Pipeline(settings, engine, feeds, Publisher(outputs), synced)
+        board = path_of_frames.Board(synced)
+        return path_of_frames.put_together(settings, engine, feeds, outputs, board)
 
     return make
 
@@ -193,6 +193,25 @@ def lock(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, ...]]]:
     yield take
     for path in locked:
         path.chmod(0o700)
+
+
+@pytest.fixture
+def mount_tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk of its own, in memory, of so many bytes ("8m"); only root has one, elsewhere the test is skipped."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        disk = tmp_path / f"disk{len(mounted)}"
+        disk.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)], capture_output=True)
+        if done.returncode:
+            pytest.skip(f"no disk of its own: {done.stderr.decode().strip()}")
+        mounted.append(disk)
+        return disk
+
+    yield mount
+    for disk in mounted:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from bundles import make_bundle
 
 from edge_runner.errors import ConfigError, ModelError, OutputError, SettingError
 from edge_runner.frame import Geometry, Picture, Shot, Stamp
-from edge_runner.output.base import Output
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.publisher import Publisher
 from edge_runner.pipeline import Pipeline
 from edge_runner.pipeline import assemble as assemble_whole
@@ -34,20 +34,24 @@ class Kept(Output):
     """Keeps results, and fails while `broken`."""
 
     def __init__(self) -> None:
-        super().__init__(None)
+        super().__init__(OutputConfig())
         self.broken = False
         self.results: list[Result] = []
         self.pictures: list[Picture] = []
         self.opened = self.closed = 0
 
-    def open(self) -> None:
+    def open(self, origin: Origin) -> None:
         self.opened += 1
 
-    def write(self, result: Result, shot: Shot) -> None:
+    def take(self, result: Result, shot: Shot) -> Item:
+        return Item(result, picture=shot.picture.copy())
+
+    def write(self, item: Item) -> None:
         if self.broken:
             raise OutputError("the cable was cut")
-        self.results.append(result)
-        self.pictures.append(shot.picture.copy())
+        self.results.append(item.result)
+        assert item.picture is not None
+        self.pictures.append(item.picture)
 
     def close(self) -> None:
         self.closed += 1
@@ -62,6 +66,14 @@ def shot(colour: tuple[float, float, float], **fields: Any) -> Shot:
         "camera": "camera", "input": prepared, "picture": picture, "geometry": Geometry(30, 20), "stamp": stamp,
     }  # fmt: skip
     return Shot(**{**example, **fields})
+
+
+def settle(publisher: Publisher) -> None:
+    """Wait until every output has what it was handed."""
+    deadline = time.monotonic() + 30
+    while publisher.waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def fitted(pipeline: Pipeline, *outputs: Kept) -> Pipeline:
@@ -80,7 +92,8 @@ class TestStep:
         one, two = Kept(), Kept()
         pipeline = fitted(assemble(configure(device="pi-7", camera={"type": "pattern", "name": "door"})), one, two)
         red = shot((0.9, 0.1, 0.1), camera="door", timing_ms={"capture": 1.5, "preprocess": 0.5})
-        result = pipeline.step(red)
+        with pipeline.publisher:
+            result = pipeline.step(red)
         assert one.results == two.results == [result]
         assert np.array_equal(one.pictures[0], red.picture)
         assert result.answers.classifications is not None
@@ -128,7 +141,6 @@ class TestStep:
     def test_clock(self, assemble: Assemble, configure: Any, synced: bool, said: str) -> None:
         """A result says whether its time can be trusted."""
         pipeline = assemble(configure(), synced=lambda: synced)
-        pipeline.publisher.outputs = {}
         assert pipeline.step(shot((1, 0, 0))).clock == said
 
 
@@ -150,9 +162,11 @@ class TestBrokenOutput:
         """A broken output costs its own results only: one warning at the first, one when it works again, with their number."""
         broken, good = Kept(), Kept()
         pipeline = fitted(assemble(configure()), broken, good)
-        for state in (False, True, True, True, False, False):
-            broken.broken = state
-            pipeline.step(shot((1, 0, 0)))
+        with pipeline.publisher:
+            for state in (False, True, True, True, False, False):
+                broken.broken = state
+                pipeline.step(shot((1, 0, 0)))
+                settle(pipeline.publisher)
         assert [r.seq for r in good.results] == [1, 2, 3, 4, 5, 6]
         assert [r.seq for r in broken.results] == [1, 5, 6]
         assert pipeline.publisher.lost == {"outputs.0": 3}

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from edge_runner.errors import OutputError
-from edge_runner.frame import Shot
-from edge_runner.output.base import Output
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
+from edge_runner.output.when import When
 from edge_runner.result import Result
 
 
 @dataclass(frozen=True)
-class ConsoleConfig:
+class ConsoleConfig(OutputConfig):
     """The configuration's output of type console."""
 
     type: Literal["console"] = "console"
@@ -25,13 +26,20 @@ class Console(Output):
 
     Config = ConsoleConfig
 
-    def open(self) -> None:
+    @property
+    def when(self) -> When | None:
+        """The journal, unless told otherwise, gets what changes: it is kept on the board's card, and read by people."""
+        if self.config.when is None and is_journal(sys.stdout.fileno(), os.environ):
+            return When(changed=True)
+        return super().when
+
+    def open(self, origin: Origin) -> None:
         sys.stdout.flush()
         self._readable = sys.stdout.isatty()
         self._file = sys.stdout.fileno()
 
-    def write(self, result: Result, shot: Shot) -> None:
-        line = readable(result) if self._readable else result.line()
+    def write(self, item: Item) -> None:
+        line = readable(item.result) if self._readable else item.result.line()
         rest = memoryview((line + "\n").encode("utf-8", "replace"))
         try:
             while rest:  # not through Python's buffer, which would block once more at the end
@@ -40,6 +48,12 @@ class Console(Output):
             raise
         except OSError as error:
             raise OutputError(f"standard output: {(error.strerror or str(error)).lower()}") from error
+
+
+def is_journal(file: int, environment: Mapping[str, str]) -> bool:
+    """Whether a descriptor leads to systemd's journal, which names it in JOURNAL_STREAM as device:inode (systemd.exec(5))."""
+    status = os.fstat(file)
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def readable(result: Result) -> str:

@@ -13,15 +13,15 @@ import numpy as np
 
 from edge_runner.fields import OutputPath, Range, Size
 from edge_runner.frame import Shot, Tensor
-from edge_runner.output.base import Output
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.quota import Quota, file_stem
-from edge_runner.result import Result
+from edge_runner.result import Answers, Result
 
-SUFFIX = ".npz"
+KIND, SUFFIX = "npz", ".npz"
 
 
 @dataclass(frozen=True)
-class NpzConfig:
+class NpzConfig(OutputConfig):
     """The configuration's output of type npz. `path` is a folder; where its files exceed `max_total` bytes, the oldest go."""
 
     type: Literal["npz"] = "npz"
@@ -33,6 +33,7 @@ class Npz(Output):
     """One file a result, with an array for each output that the result itself has no values of."""
 
     Config = NpzConfig
+    QUEUE = 8  # arrays are large
     saves = True
     takes_arrays = True
 
@@ -43,17 +44,24 @@ class Npz(Output):
     def verify(self) -> None:
         self._files.verify()
 
-    def open(self) -> None:
+    def open(self, origin: Origin) -> None:
         self._files.open()
 
-    def write(self, result: Result, shot: Shot) -> Mapping[str, str] | None:
-        arrays: dict[str, Tensor] = {}
-        for number, tensor in enumerate(result.answers.tensors or ()):
-            if tensor.array is not None:
-                arrays[f"{tensor.name}_{number}" if tensor.name in arrays else tensor.name] = tensor.array
-        if not arrays:
+    def take(self, result: Result, shot: Shot) -> Item | None:
+        if not _arrays(result.answers):
             return None
-        return {"npz": self._files.save(file_stem(result), _packed(arrays))}
+        return Item(result, saved={KIND: file_stem(result) + SUFFIX})
+
+    def write(self, item: Item) -> None:
+        self._files.save(item.saved[KIND], _packed(_arrays(item.result.answers)))
+
+
+def _arrays(answers: Answers) -> dict[str, Tensor]:
+    arrays: dict[str, Tensor] = {}
+    for number, tensor in enumerate(answers.tensors or ()):
+        if tensor.array is not None:
+            arrays[f"{tensor.name}_{number}" if tensor.name in arrays else tensor.name] = tensor.array
+    return arrays
 
 
 def _packed(arrays: Mapping[str, Tensor]) -> bytes:

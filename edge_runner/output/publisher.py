@@ -1,82 +1,106 @@
-"""Hands each result to every output, numbers them, and keeps one broken output from harming the others."""
+"""Hands each result to every output, and numbers them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
-from edge_runner.errors import OutputError, blamed
+from edge_runner.errors import blamed
 from edge_runner.frame import Shot
-from edge_runner.output.base import Output
-from edge_runner.result import Result, new_run
+from edge_runner.output.base import Origin, Output
+from edge_runner.output.courier import Courier
+from edge_runner.result import Result
+
+FLUSH_S = 5.0  # for all outputs together, once the daemon is to stop
+LOOK_S = 0.01  # at those that a file's end waits for
 
 log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """One start of the daemon: `run` names it, `seq` counts its results. `outputs` maps a configuration key to each output."""
+    """One start of the daemon: `run` names it, `seq` counts its results. `outputs` maps a configuration key to each output.
 
-    def __init__(self, outputs: Mapping[str, Output]) -> None:
+    A result of a live camera waits for nobody. With `patient`, which is for files, an output without room is waited for, and at the
+    end all of them until they are done, unless the daemon is `stopping`.
+    """
+
+    def __init__(self, outputs: Mapping[str, Output], origin: Origin | None = None, *, patient: bool = False) -> None:
         self.outputs = dict(sorted(outputs.items(), key=lambda item: not item[1].saves))
-        self.run = new_run()
+        self.origin = origin or Origin()
+        self.run = self.origin.run
         self.seq = 0
-        self.lost: dict[str, int] = {}
-        """Results that an output did not take, by its key."""
-        self.writing = False
-        """Whether an output is being handed a result just now: it may block."""
-        self._failing: set[str] = set()
-        self._gone: set[str] = set()
+        self.stopping: Callable[[], bool] = lambda: False
+        self._patient = patient
+        self._couriers = [Courier(key, output) for key, output in self.outputs.items()]
+        self._left: set[str] = set()
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Results that an output did not take, by its key, where there are any."""
+        return {courier.key: courier.lost for courier in self._couriers if courier.lost}
+
+    @property
+    def waiting(self) -> int:
+        """Results that wait for an output, or that one is busy with."""
+        return sum(courier.waiting for courier in self._couriers)
+
+    @property
+    def troubles(self) -> list[str]:
+        """What is wrong with outputs just now."""
+        return [courier.trouble for courier in self._couriers if courier.trouble]
+
+    def reports(self) -> list[str]:
+        """What there is to tell of each output at the end."""
+        return [report for courier in self._couriers if (report := courier.report())]
 
     def __enter__(self) -> Publisher:
         with ExitStack() as stack:
             for key, output in self.outputs.items():
                 stack.callback(output.close)
                 with blamed(key):
-                    output.open()
-            self._opened = stack.pop_all()
+                    output.open(self.origin)
+            stack.pop_all()
+        for courier in self._couriers:
+            courier.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._opened.close()
+        """All of them at once: each has until then."""
+        if self._patient:
+            while self.waiting and not self.stopping():
+                time.sleep(LOOK_S)
+        until = time.monotonic() + FLUSH_S
+        for courier in self._couriers:
+            courier.end(until)
+        for courier in self._couriers:
+            courier.join()
 
     def next_seq(self) -> int:
         self.seq += 1
         return self.seq
 
     def publish(self, result: Result, shot: Shot) -> Result:
-        """Hand a result to every output, and return it with the names of the files that were saved beside it.
+        """Hand a result to every output, and return it with the names of the files that are saved beside it.
 
         Raise BrokenPipeError when the last reader of the only output has gone.
         """
-        for key, output in self.outputs.items():
-            if key not in self._gone:
-                saved = self._hand(key, output, result, shot)
-                result = replace(result, saved={**result.saved, **saved}) if saved else result
-        if self._gone and len(self._gone) == len(self.outputs):
+        for courier in self._couriers:
+            saved = courier.offer(result, shot, self._waits)
+            result = replace(result, saved={**result.saved, **saved}) if saved else result
+            if courier.gone:
+                self._leave(courier)
+        if self._left and len(self._left) == len(self._couriers):
             raise BrokenPipeError
         return result
 
-    def _hand(self, key: str, output: Output, result: Result, shot: Shot) -> Mapping[str, str] | None:
-        """Warn once of an output that fails, count, and say when it works again."""
-        self.writing = True
-        try:
-            saved = output.write(result, shot)
-        except BrokenPipeError:
-            self._gone.add(key)
-            if len(self.outputs) > 1:
-                log.warning("%s: whoever read it has gone; the other outputs go on", key)
-            return None
-        except OutputError as error:
-            self.lost[key] = self.lost.get(key, 0) + 1
-            if key not in self._failing:
-                self._failing.add(key)
-                log.warning("%s: %s; results are lost there until it works again", key, error)
-            return None
-        finally:
-            self.writing = False
-        if key in self._failing:
-            self._failing.discard(key)
-            log.warning("%s: works again; %d results were lost", key, self.lost[key])
-        return saved
+    def _waits(self) -> bool:
+        return self._patient and not self.stopping()
+
+    def _leave(self, courier: Courier) -> None:
+        if courier.key not in self._left:
+            self._left.add(courier.key)
+            if len(self._couriers) > 1:
+                log.warning("%s: whoever read it has gone; the other outputs go on", courier.name)

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
+from edge_runner.output.disk import passes, words
 from edge_runner.result import Result
 
 log = logging.getLogger(__name__)
@@ -30,13 +31,15 @@ def file_stem(result: Result) -> str:
 class Quota:
     """The files with one ending in `folder` that belong to results, earlier starts' too; all others are left alone.
 
-    A file is there whole or not at all: it is written beside its place, under a name that begins with a dot, and renamed.
+    A file is there whole or not at all: it is written beside its place, under a name that begins with a dot, and renamed. That
+    holds over a power cut too where it is `durable`, which costs the card some more writing; else the newest may be empty then.
     """
 
-    def __init__(self, folder: Path, suffix: str, most_bytes: int) -> None:
+    def __init__(self, folder: Path, suffix: str, most_bytes: int, *, durable: bool = False) -> None:
         self.folder = folder
         self.suffix = suffix
         self.most_bytes = most_bytes
+        self.durable = durable
         self._files: dict[str, int] = {}
         """Bytes by name, the oldest first."""
         self._bytes = 0
@@ -52,33 +55,34 @@ class Quota:
             )
 
     def open(self) -> None:
-        """Make the folder, and see what is in it. Raise SettingError where that cannot be."""
+        """Make the folder, and see what is in it. Raise SettingError where that can never be."""
+        found = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             found = [entry for entry in os.scandir(self.folder) if self._is_ours(entry)]
         except OSError as error:
-            raise SettingError(f"{self.folder}: {(error.strerror or str(error)).lower()}", key="path") from error
+            if not passes(error):
+                raise SettingError(f"{self.folder}: {words(error)}", key="path") from error
+            log.warning("%s: %s; it is tried again with each file", self.folder, words(error))
         kept = []
         for entry in found:
             with suppress(OSError):  # another process was faster
                 status = entry.stat(follow_symlinks=False)
-                if not entry.name.startswith("."):
+                if not status.st_size:  # of a power cut
+                    os.unlink(entry.path)
+                elif not entry.name.startswith("."):
                     kept.append((status.st_mtime, entry.name, status.st_size))
                 elif time.time() - status.st_mtime > UNFINISHED_S:
                     os.unlink(entry.path)
         self._files = {name: size for _, name, size in sorted(kept)}
         self._bytes = sum(self._files.values())
 
-    def save(self, stem: str, content: bytes) -> str:
-        """Save a file under a name of `file_stem` with the ending; return its whole name.
-
-        Raise OutputError where it cannot be kept.
-        """
+    def save(self, name: str, content: bytes) -> None:
+        """Save a file under a name of `file_stem` with the ending; raise OutputError where it cannot be kept."""
         if len(content) > self.most_bytes:
             raise OutputError(
                 f"{self.folder}: a file of {len(content):,} bytes; max_total allows {self.most_bytes:,} in all"
             )
-        name = stem + self.suffix
         self._bytes -= self._files.pop(name, 0)
         while self._bytes + len(content) > self.most_bytes:
             self._delete_oldest()
@@ -89,15 +93,18 @@ class Quota:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._write(name, content)
         except OSError as error:
-            raise OutputError(f"{self.folder}: {(error.strerror or str(error)).lower()}") from error
+            raise OutputError(f"{self.folder}: {words(error)}") from error
         self._files[name] = len(content)
         self._bytes += len(content)
-        return name
 
     def _write(self, name: str, content: bytes) -> None:
         beside = self.folder / f".{name}"
         try:
-            beside.write_bytes(content)
+            with beside.open("wb") as file:
+                file.write(content)
+                if self.durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(beside, self.folder / name)
         except OSError:
             with suppress(OSError):
@@ -111,7 +118,7 @@ class Quota:
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
-            log.warning("%s cannot be deleted: %s", self.folder / name, (error.strerror or str(error)).lower())
+            log.warning("%s cannot be deleted: %s", self.folder / name, words(error))
 
     def _is_ours(self, entry: os.DirEntry[str]) -> bool:
         named = entry.name.endswith(self.suffix) and OURS.fullmatch(entry.name.removesuffix(self.suffix))

@@ -22,7 +22,7 @@ def run(pipeline: Pipeline, signals: Signals) -> None:
 
     Raise CameraError where no frame at all could be read, and OutputError where a file's results could not all be kept.
     """
-    signals.blocks = lambda: pipeline.publisher.writing
+    pipeline.publisher.stopping = signals.pending
     with pipeline:
         try:
             stopped = _loop(pipeline, signals)
@@ -30,7 +30,7 @@ def run(pipeline: Pipeline, signals: Signals) -> None:
             stopped = "whoever read the results has gone"
     if stopped:
         log.info("stopped: %s", stopped)
-    log.info("%s", summary(pipeline.counts, pipeline.feeds.values()))
+    log.info("%s", summary(pipeline.counts, pipeline.feeds.values(), pipeline.publisher.reports()))
     if not stopped:
         _require_results(pipeline)
 
@@ -108,7 +108,7 @@ def _require_results(pipeline: Pipeline) -> None:
         raise OutputError(f"results were lost: {lost}")
 
 
-def summary(counts: Counts, feeds: Collection[Feed]) -> str:
+def summary(counts: Counts, feeds: Collection[Feed], reports: Collection[str] = ()) -> str:
     """What a run did, in one line."""
     elapsed_s, results = time.monotonic() - counts.started, sum(counts.results.values())
     parts = [f"{results} results in {elapsed_s:.1f} s"]
@@ -125,4 +125,4 @@ def summary(counts: Counts, feeds: Collection[Feed]) -> str:
         parts += [f"{feed.name}: {', '.join(f'{count} times {what}' for what, count in feed.spoilt.items())}"] * bool(
             feed.spoilt
         )
-    return "; ".join(parts)
+    return "; ".join([*parts, *reports])

@@ -41,6 +41,9 @@ class Task(ABC):
     labels: tuple[str, ...] = ()
     """Of the classes, by their index; empty where answers have none."""
 
+    kept_labels: tuple[str, ...] = ()
+    """Those that can stand in an answer: `allow` and `deny` are for the others."""
+
     @abstractmethod
     def __init__(self, config: Any, facts: ModelFacts) -> None:
         """Raise SettingError or ModelError where the model does not fit the task."""

@@ -14,7 +14,7 @@ from edge_runner.fields import Fraction, Range
 from edge_runner.frame import Geometry, Tensor, TensorSpec
 from edge_runner.result import Answers, Classification
 from edge_runner.task.base import ModelFacts, Task, check_labels
-from edge_runner.task.scores import Activation, activate, activation_after, thresholds
+from edge_runner.task.scores import Activation, activate, activation_after, kept, thresholds
 
 SCORE_ROUNDING = 0.01  # a softmax may end a little above 1
 
@@ -46,6 +46,7 @@ class Classify(Task):
         self.labels = check_labels(facts, classes, spec.name)
         self.max_results = config.max_results
         self._thresholds = thresholds(config, self.labels)
+        self.kept_labels = kept(self.labels, self._thresholds)
 
     def decode(self, tensors: Sequence[Tensor], geometry: Geometry) -> Answers:
         """The best classes over their thresholds, best first, equal ones by index. `tensors` is one, of real values."""

@@ -17,7 +17,7 @@ from edge_runner.task.base import ModelFacts, Task, check_labels
 from edge_runner.task.boxes import areas, in_frame, iou, suppressed, visible
 from edge_runner.task.decoder.base import BoxUnits, Candidates, Reading, is_background
 from edge_runner.task.decoder.choice import read_as
-from edge_runner.task.scores import Activation, thresholds
+from edge_runner.task.scores import Activation, kept, thresholds
 
 CLASSES_MOST = 1000  # of a model that does not tell how many it has, and has no labels either
 SAME_IOU = 0.5  # from here on, two boxes are of one thing
@@ -61,6 +61,7 @@ class Detect(Task):
         self.activation = _activation(config.activation, self.read)
         self._config = config
         self._thresholds = thresholds(config, self.labels)
+        self.kept_labels = kept(self.labels, self._thresholds)
         self._other = math.inf if config.allow is not None else config.score_threshold
 
     @property

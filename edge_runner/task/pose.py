@@ -83,6 +83,7 @@ class Pose(Task):
         spec = _only_output(facts)
         self.several = len(spec.shape) == 3
         self.names = facts.labels or KEYPOINTS
+        self.kept_labels = (PERSON,) if self.several else tuple(self.names)
         self._config = config
 
     @property

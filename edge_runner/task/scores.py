@@ -86,3 +86,8 @@ def thresholds(config: Kept, labels: Sequence[str]) -> Tensor:
     return np.array(
         [math.inf if name in left_out else config.label_thresholds.get(name, config.score_threshold) for name in labels]
     )
+
+
+def kept(labels: Sequence[str], least: Tensor) -> tuple[str, ...]:
+    """The labels that are not left out, by what `thresholds` made of them."""
+    return tuple(label for label, score in zip(labels, least, strict=True) if math.isfinite(score))

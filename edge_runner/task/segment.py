@@ -14,7 +14,7 @@ from edge_runner.frame import Geometry, Tensor, TensorSpec
 from edge_runner.result import Answers, Mask, Segment
 from edge_runner.task.base import ModelFacts, Task, check_labels
 from edge_runner.task.masks import Layout, areas, best_classes, cells_of, class_numbers, png, spread_over_frame
-from edge_runner.task.scores import ACTIVATION_AFTER, Activation, activation_after, thresholds
+from edge_runner.task.scores import ACTIVATION_AFTER, Activation, activation_after, kept, thresholds
 
 Form = Literal["numbers", "score", "scores"]
 """What a map's cells hold: the class's number, the score of the second of two classes, or a score for each class."""
@@ -59,6 +59,7 @@ class Segmenter(Task):
         self._config, self._facts = config, facts
         self.labels = self._fitting_labels(spec, facts)
         self._least = thresholds(_Least(config.min_area, config.allow, config.deny), self.labels)
+        self.kept_labels = kept(self.labels, self._least)
 
     def _fitting_labels(self, spec: TensorSpec, facts: ModelFacts) -> tuple[str, ...]:
         if self.form == "numbers":

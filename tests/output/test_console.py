@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from edge_runner.errors import OutputError
+from edge_runner.output.base import Item, Origin
 from edge_runner.output.console import Console, ConsoleConfig, readable
 from edge_runner.result import Answers, RawTensor, Result
 
 Make = Callable[..., Result]
-SHOT: Any = None  # a line needs no picture
 
 
 def test_readable_line(result: Make) -> None:
@@ -46,10 +46,10 @@ def test_readable_line_of_tensors(result: Make) -> None:
 def test_json_where_it_is_piped(result: Make, capfd: pytest.CaptureFixture[str]) -> None:
     """Whoever reads a pipe gets the result as JSON, a line each, at once."""
     console = Console(ConsoleConfig())
-    console.open()
+    console.open(Origin())
     for seq in (1, 2):
         made = result(seq=seq)
-        console.write(made, SHOT)
+        console.write(Item(made))
         assert capfd.readouterr().out == made.line() + "\n"
 
 
@@ -103,9 +103,9 @@ def test_full_disk_costs_the_result(result: Make, monkeypatch: pytest.MonkeyPatc
     with suppress(OSError), open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         console = Console(ConsoleConfig())
-        console.open()
+        console.open(Origin())
         with pytest.raises(OutputError, match="standard output: no space left on device"):
-            console.write(result(), SHOT)
+            console.write(Item(result()))
         monkeypatch.undo()
 
 
@@ -116,7 +116,7 @@ def test_closed_pipe_is_told_apart(result: Make, monkeypatch: pytest.MonkeyPatch
     with os.fdopen(writer, "w", buffering=1) as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
         console = Console(ConsoleConfig())
-        console.open()
+        console.open(Origin())
         with pytest.raises(BrokenPipeError):
-            console.write(result(), SHOT)
+            console.write(Item(result()))
         monkeypatch.undo()

@@ -1,7 +1,9 @@
-"""Results as JSON lines in a file."""
+"""Results as JSON lines in a file: what is written when, and what that can cost."""
 
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import os
 import pickle
@@ -16,38 +18,100 @@ from typing import Any
 
 import pytest
 
-from edge_runner.errors import OutputError, SettingError
-from edge_runner.output.jsonl import TAIL_BYTES, JsonLines, JsonLinesConfig
+from edge_runner.config import load
+from edge_runner.errors import ConfigError, OutputError, SettingError
+from edge_runner.output import budget, jsonl, logfile
+from edge_runner.output.base import Item, Origin
+from edge_runner.output.jsonl import GATHERED_BYTES, JsonLines, JsonLinesConfig
+from edge_runner.output.rotated import family
 from edge_runner.result import Result
 
 pytestmark = pytest.mark.arm
 
 Make = Callable[..., Result]
-SHOT: Any = None  # a file of lines needs no picture
+NOON_NS = 1795348800 * 10**9  # 2026-11-22 12:00 UTC
 
 
-def output(path: Path) -> JsonLines:
-    return JsonLines(JsonLinesConfig(path=path))
+class Clock:
+    """Time as the tests want it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.wall = NOON_NS / 1e9
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.wall
+
+    def sleep(self, seconds: float) -> None:
+        self.passes(seconds)
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.wall += seconds
 
 
-def written(path: Path, *results: Result) -> None:
-    subject = output(path)
-    subject.open()
-    for result in results:
-        subject.write(result, SHOT)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (jsonl, logfile):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(budget, "utc_day", lambda: time.strftime("%Y-%m-%d", time.gmtime(clock.wall)))
+    return clock
+
+
+@pytest.fixture
+def syncs(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What each file held whenever it was synchronised."""
+    seen: list[bytes] = []
+    monkeypatch.setattr(logfile, "_sync", lambda file: seen.append(os.pread(file, 1 << 20, 0)))
+    return seen
+
+
+def opened(path: Path, **config: Any) -> JsonLines:
+    subject = JsonLines(JsonLinesConfig(path=path, **config))
+    subject.open(Origin())
+    return subject
+
+
+def ended(subject: JsonLines) -> None:
+    subject.finish(time.monotonic() + 5)
     subject.close()
+
+
+def written(path: Path, *results: Result, **config: Any) -> JsonLines:
+    subject = opened(path, **config)
+    for result in results:
+        subject.write(Item(result))
+    ended(subject)
+    return subject
+
+
+def lines(*results: Result) -> bytes:
+    return "".join(result.line() + "\n" for result in results).encode()
+
+
+def seqs(*paths: Path) -> list[int]:
+    """The numbers of the results in files, plain or compressed, one behind the other."""
+    opens = [(gzip.open if path.name.endswith(".gz") else open)(path, "rt") for path in paths]
+    found = []
+    for file in opens:
+        with file:
+            found += [json.loads(line)["seq"] for line in file]
+    return found
 
 
 def test_a_line_each(tmp_path: Path, result: Make) -> None:
     """Each result is its JSON line, in UTF-8, and there as soon as it is written."""
     path = tmp_path / "out.jsonl"
-    subject = output(path)
-    subject.open()
+    subject = opened(path)
     results = [result(("Käse", 0.5), seq=n) for n in range(1, 4)]
     for number, made in enumerate(results, 1):
-        subject.write(made, SHOT)
-        assert path.read_bytes() == "".join(r.line() + "\n" for r in results[:number]).encode("utf-8")
-    subject.close()
+        subject.write(Item(made))
+        assert path.read_bytes() == lines(*results[:number])
+    ended(subject)
 
 
 def test_appended(tmp_path: Path, result: Make) -> None:
@@ -55,107 +119,512 @@ def test_appended(tmp_path: Path, result: Make) -> None:
     path = tmp_path / "a/b/out.jsonl"
     written(path, result(seq=1))
     written(path, result(seq=2))
-    assert [json.loads(line)["seq"] for line in path.read_text().splitlines()] == [1, 2]
+    assert seqs(path) == [1, 2]
 
 
 def test_open_and_close_twice(tmp_path: Path, result: Make, nothing_left: None) -> None:
-    """Opening and closing can be repeated, and leave no descriptor."""
-    subject = output(tmp_path / "out.jsonl")
+    """Opening and closing can be repeated, and leave neither a descriptor nor a thread."""
+    path = tmp_path / "out.jsonl"
+    subject = JsonLines(JsonLinesConfig(path=path, rotate_size=1))
     for _ in range(2):
-        subject.open()
-        subject.open()
-        subject.write(result(), SHOT)
+        subject.open(Origin())
+        subject.open(Origin())
+        subject.write(Item(result()))
+        subject.write(Item(result()))
         subject.close()
         subject.close()
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+    assert len(family(path)) == 3
 
 
-@pytest.mark.parametrize("tail", [b'{"schema": 1, "ti', b"{", b'{"schema": 1}', b"\0" * 5000])
-@pytest.mark.parametrize("before", [b"", b'{"seq": 1}\n'])
-def test_torn_tail(tmp_path: Path, result: Make, caplog: pytest.LogCaptureFixture, before: bytes, tail: bytes) -> None:
-    """What a power cut left of a last line is taken away, with one warning, so that the next line is whole."""
-    path = tmp_path / "out.jsonl"
-    path.write_bytes(before + tail)
-    written(path, result(seq=2))
-    assert path.read_bytes() == before + (result(seq=2).line() + "\n").encode()
-    [record] = caplog.records
-    assert f"{len(tail)} bytes were cut off" in record.getMessage()
-    assert str(path) in record.getMessage()
-
-
-def test_torn_tail_of_a_large_file(tmp_path: Path, result: Make) -> None:
-    """Only the file's end is looked at, and nothing whole is lost."""
-    path = tmp_path / "out.jsonl"
-    whole = b'{"seq": 1}\n' * (2 * TAIL_BYTES // 11)
-    path.write_bytes(whole + b'{"schema": 1, "seq": 2')
-    written(path)
-    assert path.read_bytes() == whole
-
-
-@pytest.mark.parametrize(
-    "content", [b"a diary\nwithout an end", b"\xff\xd8 picture", b"x" * (TAIL_BYTES + 5), b'{"other": 1}']
-)
-def test_file_of_something_else_is_left_alone(tmp_path: Path, content: bytes) -> None:
-    """A file that does not end as a file of results does is refused, and stays as it is."""
-    path = tmp_path / "notes.txt"
-    path.write_bytes(content)
-    with pytest.raises(SettingError, match="is no file of results"):
-        output(path).open()
-    assert path.read_bytes() == content
-
-
-def test_whole_file_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file whose last line is whole, or an empty one, is not touched."""
-    for content in (b"", b'{"seq": 1}\n'):
+class TestFlush:
+    def test_gathered(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """Lines wait in memory no longer than `flush` from the first of them on, and are written in one go."""
         path = tmp_path / "out.jsonl"
-        path.write_bytes(content)
-        written(path)
-        assert path.read_bytes() == content
-    assert not caplog.records
+        subject = opened(path, flush=2.0, fsync="never")
+        assert subject.due is None
+        subject.write(Item(result(seq=1)))
+        clock.passes(1.5)
+        subject.write(Item(result(seq=2)))
+        subject.tick()
+        assert path.read_bytes() == b""
+        assert subject.due == 1002.0
+        clock.passes(0.5)
+        subject.tick()
+        assert seqs(path) == [1, 2]
+        assert subject.due is None
+        subject.close()
+
+    def test_one_write(self, tmp_path: Path, result: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was gathered costs one call of the kernel, so one page is written once."""
+        calls: list[int] = []
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda file, data: calls.append(len(data)) or write(file, data))
+        written(tmp_path / "out.jsonl", *[result(seq=n) for n in range(1, 51)], flush=10.0)
+        assert calls == [len(lines(*[result(seq=n) for n in range(1, 51)]))]
+
+    def test_many(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """However long `flush` is, no more than 64 KB wait."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, flush=3600.0, fsync="never")
+        count = GATHERED_BYTES // len(lines(result())) + 1
+        for n in range(count - 1):
+            subject.write(Item(result(seq=100 + n)))
+        assert path.stat().st_size == 0
+        subject.write(Item(result(seq=100 + count)))
+        assert path.stat().st_size >= GATHERED_BYTES
+        subject.close()
+
+    def test_finish(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """A stop that is announced loses nothing of what was gathered, nor does a power cut after it."""
+        written(tmp_path / "out.jsonl", result(seq=1), result(seq=2), flush=3600.0, fsync="never")
+        assert syncs == [lines(result(seq=1), result(seq=2))]
+
+    def test_unannounced_close(self, tmp_path: Path, result: Make) -> None:
+        """What a close without `finish` throws away is counted."""
+        subject = opened(tmp_path / "out.jsonl", flush=3600.0)
+        subject.write(Item(result()))
+        subject.close()
+        assert subject.lost == 1
+
+
+class TestFsync:
+    def test_each(self, tmp_path: Path, result: Make, syncs: list[bytes]) -> None:
+        """With `each`, a line is on the disk before the next one comes, whatever `flush` says."""
+        subject = opened(tmp_path / "out.jsonl", fsync="each", flush=3600.0)
+        for n in (1, 2):
+            subject.write(Item(result(seq=n)))
+        assert syncs == [lines(result(seq=1)), lines(result(seq=1), result(seq=2))]
+        subject.close()
+
+    def test_after_a_while(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """The disk has a line at most `fsync` after it came, and nothing is synchronised while nothing comes."""
+        subject = opened(tmp_path / "out.jsonl", fsync=5.0)
+        for second in range(12):
+            subject.write(Item(result(seq=second)))
+            if subject.due is not None and clock.now >= subject.due:
+                subject.tick()
+            clock.passes(1)
+        assert [seen.count(b"\n") for seen in syncs] == [6, 12]
+        assert subject.due is None
+        subject.close()
+
+    def test_before_flush(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """A line that is still gathered when `fsync` is due is written first: the bound holds from when it came."""
+        subject = opened(tmp_path / "out.jsonl", fsync=5.0, flush=60.0)
+        subject.write(Item(result(seq=1)))
+        assert subject.due == 1005.0
+        clock.passes(5)
+        subject.tick()
+        assert syncs == [lines(result(seq=1))]
+        subject.close()
+
+    def test_together(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """With both at the same length, each write is synchronised at once: neither costs more than that time."""
+        subject = opened(tmp_path / "out.jsonl", fsync=10.0, flush=10.0)
+        for _ in range(2):
+            subject.write(Item(result()))
+            clock.passes(10)
+            subject.tick()
+        assert [seen.count(b"\n") for seen in syncs] == [1, 2]
+        subject.close()
+
+    def test_never(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """With `never`, it is left to the kernel until the end."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, fsync="never", rotate_size=len(lines(result())), compress=False)
+        for _ in range(3):
+            subject.write(Item(result()))
+            clock.passes(1000)
+            subject.tick()
+        assert syncs == []
+        subject.close()
+
+    def test_disk_error(self, tmp_path: Path, result: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk that cannot keep what it was given is an error, of which the next line may say that it is over."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, fsync=5.0)
+        subject.write(Item(result(seq=1)))
+        clock.passes(5)
+        with monkeypatch.context() as broken:
+            broken.setattr(logfile, "_sync", lambda file: fail(errno.EIO))
+            with pytest.raises(OutputError, match=r"out\.jsonl: input/output error") as caught:
+                subject.tick()
+        assert caught.value.lost == 0
+        assert subject.due is None
+        clock.passes(1)
+        subject.write(Item(result(seq=2)))
+        assert seqs(path) == [1, 2]
+        ended(subject)
+
+
+def fail(number: int) -> None:
+    raise OSError(number, os.strerror(number))
 
 
 class TestFullDisk:
     def test_no_room_at_all(self, result: Make) -> None:
         """A device without room refuses the line, in words."""
-        subject = output(Path("/dev/full"))
-        subject.open()
+        subject = opened(Path("/dev/full"))
         with pytest.raises(OutputError, match="/dev/full: no space left on device"):
-            subject.write(result(), SHOT)
+            subject.write(Item(result()))
         subject.close()
 
-    def test_room_for_half_a_line(self, tmp_path: Path, result: Make) -> None:
-        """A line that fits in part is taken back to its start; when there is room again, lines are whole."""
+    def test_seldom_tried(self, result: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A disk that is full is tried once a second; the lines in between are lost without touching it."""
+        tries = []
+        write = os.write
+        monkeypatch.setattr(os, "write", lambda file, data: tries.append(clock.now) or write(file, data))
+        subject = opened(Path("/dev/full"))
+        for _ in range(25):
+            with pytest.raises(OutputError, match="no space left on device") as caught:
+                subject.write(Item(result()))
+            assert caught.value.lost == 1
+            clock.passes(0.125)
+        assert tries == [1000.0, 1001.0, 1002.0, 1003.0]
+        assert subject.due is None
+        subject.close()
+
+    def test_room_for_some(self, tmp_path: Path, result: Make) -> None:
+        """Of gathered lines those that fit whole stay, and the others are counted; later lines are whole."""
         path = tmp_path / "out.jsonl"
-        line = len(result().line()) + 1
+        size = len(lines(result()))
         script = textwrap.dedent(
             f"""
             import pickle, resource, signal, sys
-            import numpy as np
             from pathlib import Path
             from edge_runner.errors import OutputError
-            from edge_runner.output.jsonl import JsonLines, JsonLinesConfig
-            result, picture = pickle.load(sys.stdin.buffer), np.zeros((4, 4, 3), np.uint8)
+            from edge_runner.output import jsonl
+            from edge_runner.output.base import Item, Origin
+            result = pickle.load(sys.stdin.buffer)
+            jsonl.RETRY_S = 0
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            output = JsonLines(JsonLinesConfig(path=Path({str(path)!r})))
-            output.open()
-            output.write(result, picture)
-            resource.setrlimit(resource.RLIMIT_FSIZE, ({line * 2 + line // 2}, resource.RLIM_INFINITY))
-            output.write(result, picture)
-            for attempt in range(3):
+            output = jsonl.JsonLines(jsonl.JsonLinesConfig(path=Path({str(path)!r}), flush=600.0))
+            output.open(Origin())
+            def write(count, limit):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 try:
-                    output.write(result, picture)
+                    for _ in range(count):
+                        output.write(Item(result))
+                    output.finish(0)
                 except OutputError as error:
-                    print(Path({str(path)!r}).stat().st_size, error)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            output.write(result, picture)
+                    print(Path({str(path)!r}).stat().st_size, error.lost, error)
+            write(5, {size * 2 + size // 2})
+            write(1, {size * 2 + size // 2})
+            write(1, resource.RLIM_INFINITY)
             """
         )
-        done = subprocess.run(
-            [sys.executable, "-c", script], input=pickle.dumps(result()), capture_output=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(result()), capture_output=True)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.decode().splitlines() == [f"{line * 2} {path}: no room for the whole line"] * 3
-        assert path.read_text() == (result().line() + "\n") * 3
+        why = f"{path}: file too large"
+        assert done.stdout.decode().splitlines() == [f"{size * 2} 3 {why}", f"{size * 2} 1 {why}"]
+        assert path.read_bytes() == lines(result()) * 3
+
+
+class TestOtherHands:
+    @pytest.mark.parametrize("deed", ["moved", "deleted", "replaced", "folder"])
+    def test_taken_away(
+        self, tmp_path: Path, result: Make, clock: Clock, caplog: pytest.LogCaptureFixture, deed: str
+    ) -> None:
+        """A file that somebody moves or deletes is noticed within a second, said once, and made anew."""
+        folder = tmp_path / "logs"
+        path = folder / "out.jsonl"
+        subject = opened(path)
+        subject.write(Item(result(seq=1)))
+        if deed == "folder":
+            folder.rename(tmp_path / "elsewhere")
+        elif deed == "replaced":
+            os.replace(path, folder / "old.jsonl")
+            path.write_bytes(lines(result(seq=7)))
+        else:
+            path.rename(folder / "old.jsonl") if deed == "moved" else path.unlink()
+        clock.passes(1)
+        for seq in (2, 3):
+            subject.write(Item(result(seq=seq)))
+        assert seqs(path) == ([7, 2, 3] if deed == "replaced" else [2, 3])
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path}: it was moved or deleted; a new one is begun"
+        ]
+        if deed == "moved":
+            assert seqs(folder / "old.jsonl") == [1]
+        ended(subject)
+
+    def test_gathered_lines_go_into_the_new_one(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """What was gathered when the file was deleted is not lost with it."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, flush=60.0, fsync="never")
+        subject.write(Item(result(seq=1)))
+        path.unlink()
+        clock.passes(1)
+        subject.write(Item(result(seq=2)))
+        assert seqs(path) == [1, 2]
+        ended(subject)
+
+    def test_one_writer(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """A file that another output writes is refused: each would rotate it under the other's hands."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path)
+        with pytest.raises(SettingError, match=r"out\.jsonl: another process or output writes it") as caught:
+            opened(path)
+        assert caught.value.key == "path"
+        subject.close()
+        ended(opened(path))
+
+    def test_truncated(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """A file that somebody empties goes on at its new start."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_age=60.0)
+        subject.write(Item(result(seq=1)))
+        os.truncate(path, 0)
+        clock.passes(100)
+        subject.tick()
+        assert subject.due is None or subject.due > clock.now
+        subject.write(Item(result(seq=2)))
+        assert seqs(path) == [2]
+        ended(subject)
+
+
+class TestTorn:
+    def test_counted(self, tmp_path: Path, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """What a power cut left of a last line is taken away, with one warning, and counted for the end of the run."""
+        path = tmp_path / "out.jsonl"
+        path.write_bytes(lines(result(seq=1)) + lines(result(seq=2))[:100])
+        subject = written(path, result(seq=3))
+        assert seqs(path) == [1, 3]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path}: its last line was torn; 100 bytes were cut off"
+        ]
+        assert (subject.torn, subject.report()) == (1, "1 torn at the start and cut off")
+
+    def test_file_of_something_else(self, tmp_path: Path) -> None:
+        """A file of something else is refused, naming the key, and stays as it is."""
+        path = tmp_path / "notes.txt"
+        path.write_text("a diary\n")
+        with pytest.raises(SettingError, match="is no file of results") as caught:
+            opened(path)
+        assert (caught.value.key, path.read_text()) == ("path", "a diary\n")
+
+
+class TestRotation:
+    def test_by_size(self, tmp_path: Path, result: Make) -> None:
+        """No file is larger than `rotate_size`; lines are never split, and their order is that of the numbers."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        written(path, *[result(seq=n) for n in range(100, 110)], rotate_size=3 * size, keep=9, compress=False)
+        assert [file.name for file in family(path)] == ["out.000001.jsonl", "out.000002.jsonl", "out.000003.jsonl"]
+        assert [seqs(file) for file in [*family(path), path]] == [
+            [100, 101, 102], [103, 104, 105], [106, 107, 108], [109],
+        ]  # fmt: skip
+
+    def test_gathered(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """Gathered lines do not exceed it either."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        made = [result(seq=n) for n in range(100, 110)]
+        written(path, *made, rotate_size=3 * size, keep=9, compress=False, flush=3600.0)
+        assert [len(seqs(file)) for file in [*family(path), path]] == [3, 3, 3, 1]
+
+    def test_a_line_that_is_larger(self, tmp_path: Path, result: Make) -> None:
+        """A line that is larger by itself is written all the same, alone."""
+        path = tmp_path / "out.jsonl"
+        written(path, result(seq=1), result(seq=2), rotate_size=10, compress=False)
+        assert [seqs(file) for file in [*family(path), path]] == [[1], [2]]
+
+    def test_keep(self, tmp_path: Path, result: Make) -> None:
+        """The lowest numbers go first, and numbers go on where an earlier start left off."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        for start in (100, 105):
+            made = [result(seq=n) for n in range(start, start + 5)]
+            written(path, *made, rotate_size=size, keep=3, compress=False)
+        assert [file.name for file in family(path)] == ["out.000007.jsonl", "out.000008.jsonl", "out.000009.jsonl"]
+        assert seqs(*family(path), path) == [106, 107, 108, 109]
+
+    def test_by_age(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """A file is rotated when its first line is so old, even when no further line comes; an empty one is not."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_age=3600.0, compress=False)
+        clock.passes(7200)
+        subject.tick()
+        assert (family(path), subject.due) == ([], None)
+        subject.write(Item(result(seq=1)))
+        clock.passes(3599)
+        subject.write(Item(result(seq=2)))
+        assert family(path) == []
+        clock.passes(1)
+        assert subject.due is not None
+        assert subject.due <= clock.now
+        subject.tick()
+        assert seqs(*family(path)) == [1, 2]
+        assert path.read_bytes() == b""
+        ended(subject)
+
+    @pytest.mark.parametrize(("hours", "rotated"), [(23, False), (25, True), (-9000, False)])
+    def test_age_over_a_restart(self, tmp_path: Path, result: Make, clock: Clock, hours: int, rotated: bool) -> None:
+        """At a start, the first line's own time tells the file's age; one of the future is taken for new."""
+        path = tmp_path / "out.jsonl"
+        written(path, result(seq=1, time_ns=NOON_NS))
+        clock.wall = NOON_NS / 1e9 + hours * 3600
+        subject = opened(path, rotate_age=86400.0, compress=False)
+        subject.tick()
+        assert bool(family(path)) is rotated
+        ended(subject)
+
+    def test_age_by_the_steady_clock(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """A clock that jumps while the daemon runs rotates nothing."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_age=3600.0)
+        subject.write(Item(result(time_ns=0)))
+        clock.wall += 30 * 365 * 86400
+        subject.write(Item(result()))
+        subject.tick()
+        assert family(path) == []
+        ended(subject)
+
+    def test_synchronised_first(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """A file is on the disk before it is put away: nobody would look after it later."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_size=len(lines(result())), compress=False)
+        subject.write(Item(result(seq=111)))
+        subject.write(Item(result(seq=112)))
+        assert syncs == [lines(result(seq=111))]
+        ended(subject)
+
+    def test_compressed(self, tmp_path: Path, result: Make) -> None:
+        """Rotated files are compressed while lines are written, and hold what they held."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        subject = opened(path, rotate_size=20 * size)
+        for n in range(100, 150):
+            subject.write(Item(result(seq=n)))
+        wait_for(lambda: sorted(p.name for p in tmp_path.iterdir()) == [
+            "out.000001.jsonl.gz", "out.000002.jsonl.gz", "out.jsonl",
+        ])  # fmt: skip
+        ended(subject)
+        assert seqs(*family(path), path) == list(range(100, 150))
+
+    def test_permissions(self, tmp_path: Path, result: Make) -> None:
+        """A log that was made private stays so, in all of its files."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_size=len(lines(result())))
+        path.chmod(0o600)
+        for n in (101, 102):
+            subject.write(Item(result(seq=n)))
+        wait_for((tmp_path / "out.000001.jsonl.gz").exists)
+        ended(subject)
+        assert [file.stat().st_mode & 0o777 for file in tmp_path.iterdir()] == [0o600] * 2
+
+    def test_never(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """Without a size and an age, there is one file."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_size=None)
+        for _ in range(3):
+            subject.write(Item(result()))
+            clock.passes(10**9)
+            subject.tick()
+        ended(subject)
+        assert family(path) == []
+
+    def test_device(self, result: Make) -> None:
+        """A device is written to as it is: it is neither locked, nor repaired, nor rotated."""
+        subjects = [opened(Path("/dev/null"), rotate_size=1, rotate_age=0.001) for _ in range(2)]
+        for subject in subjects:
+            subject.write(Item(result()))
+            subject.write(Item(result()))
+            subject.tick()
+            assert subject.due is None or subject.due > time.monotonic() + 1
+            ended(subject)
+        assert not Path("/dev/null").is_file()
+
+
+class TestBudget:
+    def test_used_up(self, tmp_path: Path, result: Make, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+        """Beyond the day's bytes results are dropped and counted, with one warning, until the next day in UTC."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        subject = opened(path, daily_budget=2 * size + size // 2)
+        for n in range(101, 106):
+            subject.write(Item(result(seq=n)))
+        assert subject.lost == 3
+        clock.passes(12 * 3600)
+        for n in range(106, 108):
+            subject.write(Item(result(seq=n)))
+        ended(subject)
+        assert seqs(path) == [101, 102, 106, 107]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path}: the daily budget of {budget.size_text(2 * size + size // 2)} is used up;"
+            " results are dropped until the next day (UTC) begins"
+        ]
+        assert subject.report() == (
+            f"{budget.size_text(2 * size)} of {budget.size_text(2 * size + size // 2)} today,"
+            " 3 results dropped beyond that"
+        )
+
+    @pytest.mark.parametrize("end", [ended, JsonLines.close], ids=["stopped", "killed"])
+    def test_over_a_restart(self, tmp_path: Path, result: Make, clock: Clock, end: Callable[[JsonLines], None]) -> None:
+        """A restart does not begin the day anew, even when rotated lines are long gone, and after a kill."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        options = {"rotate_size": 3 * size, "keep": 1, "compress": False, "daily_budget": 10 * size}
+        for _ in range(2):
+            subject = opened(path, **options)
+            for n in range(111, 118):
+                subject.write(Item(result(seq=n, time_ns=NOON_NS)))
+            end(subject)
+        assert subject.lost == 4
+        subject = opened(path, **options)
+        subject.write(Item(result()))
+        assert subject.lost == 1
+        assert subject.report().startswith(f"{budget.size_text(10 * size)} of {budget.size_text(10 * size)} today")
+        ended(subject)
+
+    def test_gathered_lines_count(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """What waits to be written is part of it."""
+        path = tmp_path / "out.jsonl"
+        written(path, *[result(seq=n) for n in range(101, 106)], flush=60.0, daily_budget=3 * len(lines(result())))
+        assert seqs(path) == [101, 102, 103]
+
+    def test_not_asked_for(self, tmp_path: Path, result: Make) -> None:
+        """Without a budget nothing is noted, and nothing reported."""
+        assert written(tmp_path / "out.jsonl", result()).report() == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+class TestConfiguration:
+    def read(self, tmp_path: Path, **keys: Any) -> JsonLinesConfig:
+        path = tmp_path / "output.yaml"
+        path.write_text(json.dumps({"path": "out.jsonl", **keys}))
+        return load(path, JsonLinesConfig).value
+
+    def test_sizes_and_durations(self, tmp_path: Path) -> None:
+        """Each key takes its unit, or one of its words."""
+        config = self.read(
+            tmp_path, rotate_size="16MB", rotate_age="24h", keep=7, compress=False, flush="1s", fsync="never", daily_budget="500MB"
+        )  # fmt: skip
+        assert (config.rotate_size, config.rotate_age, config.keep) == (16_000_000, 86400.0, 7)
+        assert (config.compress, config.flush, config.fsync, config.daily_budget) == (False, 1.0, "never", 500_000_000)
+        assert self.read(tmp_path, rotate_size=None, flush="each", fsync="each").rotate_size is None
+
+    def test_a_card_is_never_filled_by_default(self) -> None:
+        """What nobody asked for stays below 100 MB."""
+        config = JsonLinesConfig(path=Path("out.jsonl"))
+        assert config.rotate_size is not None
+        assert config.rotate_size * (config.keep + 1) < 100_000_000
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("keep", 0), ("rotate_size", "0"), ("flush", "never"), ("flush", "0s"), ("fsync", "always"), ("daily_budget", "0")],
+    )  # fmt: skip
+    def test_refused(self, tmp_path: Path, key: str, value: Any) -> None:
+        """What makes no sense is refused by its key."""
+        with pytest.raises(ConfigError, match=key):
+            self.read(tmp_path, **{key: value})
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def test_killed_while_writing(tmp_path: Path, start_cli: Any, configure: Any, colours: Path) -> None:
@@ -180,7 +649,8 @@ class TestWhereItCannotBe:
         """Both the check and the start refuse it, naming the key, and write nothing."""
         before = sorted(folder.rglob("*"))
         messages = []
-        for attempt in (output(path).verify, output(path).open):
+        subject = JsonLines(JsonLinesConfig(path=path))
+        for attempt in (subject.verify, lambda: subject.open(Origin())):
             with pytest.raises(SettingError) as caught:
                 attempt()
             assert (caught.value.key, caught.value.exit_code) == ("path", 78)
@@ -197,6 +667,11 @@ class TestWhereItCannotBe:
         """A path below a file can never be."""
         (tmp_path / "file").write_text("")
         assert f"{tmp_path / 'file'} is no folder" in self.refused(tmp_path, tmp_path / "file/out.jsonl")
+
+    def test_compressed(self, tmp_path: Path) -> None:
+        """The live file is never compressed, and its name does not say so."""
+        with pytest.raises(SettingError, match=r"name it without \.gz"):
+            JsonLines(JsonLinesConfig(path=tmp_path / "out.jsonl.gz")).verify()
 
     @pytest.mark.parametrize(
         ("path", "mode", "why"),

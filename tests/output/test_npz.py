@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from edge_runner.errors import OutputError, SettingError
+from edge_runner.output.base import Item, Origin
 from edge_runner.output.npz import Npz, NpzConfig
 from edge_runner.output.publisher import Publisher
 from edge_runner.output.quota import Quota, file_stem
@@ -36,24 +36,29 @@ def large(*names: str, size: int = 4) -> Answers:
 def opened(folder: Path, most: int = 10**6) -> Npz:
     output = Npz(NpzConfig(path=folder, max_total=most))
     output.verify()
-    output.open()
+    output.open(Origin())
     return output
+
+
+def saved(output: Npz, made: Result) -> str:
+    item = output.take(made, SHOT)
+    assert item is not None
+    output.write(item)
+    return item.saved["npz"]
 
 
 def test_what_is_in_it(tmp_path: Path, result: Make) -> None:
     """NumPy reads every array back under its output's name, whatever that is; what the result holds itself is not there."""
-    saved = opened(tmp_path / "deep" / "tensors").write(result(answers=large(*NAMES)), SHOT)
-    assert saved is not None
-    with np.load(tmp_path / "deep" / "tensors" / saved["npz"], allow_pickle=False) as file:
+    name = saved(opened(tmp_path / "deep" / "tensors"), result(answers=large(*NAMES)))
+    with np.load(tmp_path / "deep" / "tensors" / name, allow_pickle=False) as file:
         assert sorted(file.files) == sorted(NAMES)
         assert all(np.array_equal(file[name], np.arange(4) + i) for i, name in enumerate(NAMES))
 
 
 def test_two_of_one_name(tmp_path: Path, result: Make) -> None:
     """Two outputs of one name are both kept."""
-    saved = opened(tmp_path).write(result(answers=large("x", "x")), SHOT)
-    assert saved is not None
-    with np.load(tmp_path / saved["npz"]) as file:
+    name = saved(opened(tmp_path), result(answers=large("x", "x")))
+    with np.load(tmp_path / name) as file:
         assert {name: file[name][0] for name in file.files} == {"x": 0, "x_2": 1}
 
 
@@ -72,7 +77,7 @@ def test_a_raw_model_that_nobody_takes(configure: Any, data: Path) -> None:
 
 def test_nothing_large_no_file(tmp_path: Path, result: Make) -> None:
     """A result that holds all of its numbers has no file."""
-    assert opened(tmp_path).write(result(answers=large()), SHOT) is None
+    assert opened(tmp_path).take(result(answers=large()), SHOT) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,11 +88,15 @@ def test_the_result_names_it(tmp_path: Path, result: Make) -> None:
     class Sees(Npz):
         saves = False
 
-        def write(self, result: Result, shot: Any) -> None:
-            seen.append(json.loads(result.line()))
+        def take(self, result: Result, shot: Any) -> Item:
+            return Item(result)
 
-    publisher = Publisher({"outputs.0": Sees(NpzConfig(path=tmp_path)), "outputs.1": opened(tmp_path)})
-    returned = publisher.publish(result(seq=7, answers=large("boxes")), SHOT)
+        def write(self, item: Item) -> None:
+            seen.append(json.loads(item.result.line()))
+
+    outputs = {"outputs.0": Sees(NpzConfig(path=tmp_path)), "outputs.1": Npz(NpzConfig(path=tmp_path))}
+    with Publisher(outputs) as publisher:
+        returned = publisher.publish(result(seq=7, answers=large("boxes")), SHOT)
     [name] = os.listdir(tmp_path)
     assert seen[0]["npz"] == returned.saved["npz"] == name
     assert seen[0]["tensors"][1] == {"name": "boxes", "shape": [4], "dtype": "float32", "values": None}
@@ -102,9 +111,9 @@ def test_names_sort_by_time(result: Make) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", stem) for stem in stems)
 
 
-def stem(number: int) -> str:
+def named(number: int) -> str:
     """A name as results have them, later ones after earlier ones."""
-    return f"20261122T1328{number:02}.123456Z-gate-{number}"
+    return f"20261122T1328{number:02}.123456Z-gate-{number}.npz"
 
 
 class TestQuota:
@@ -118,18 +127,19 @@ class TestQuota:
         for start in range(2):
             quota = self.opened(tmp_path)
             for number in range(start * 10, start * 10 + 10):
-                name = quota.save(stem(number), b"x" * 300)
-                os.utime(tmp_path / name, (number, number))
+                quota.save(named(number), b"x" * 300)
+                os.utime(tmp_path / named(number), (number, number))
                 assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1000
-        assert sorted(path.name for path in tmp_path.iterdir()) == [f"{stem(n)}.npz" for n in (17, 18, 19)]
+        assert sorted(path.name for path in tmp_path.iterdir()) == [named(n) for n in (17, 18, 19)]
 
     def test_by_the_files_own_time(self, tmp_path: Path) -> None:
         """What a clock that was ahead called the newest is deleted as what it is, the oldest."""
-        future = self.opened(tmp_path).save("20991122T132800.123456Z-gate-1", b"x" * 300)
+        future = "20991122T132800.123456Z-gate-1.npz"
+        self.opened(tmp_path).save(future, b"x" * 300)
         os.utime(tmp_path / future, (1, 1))
         quota = self.opened(tmp_path)
         for number in range(3):
-            quota.save(stem(number), b"x" * 300)
+            quota.save(named(number), b"x" * 300)
         assert not (tmp_path / future).exists()
 
     def test_other_files_stay(self, tmp_path: Path) -> None:
@@ -137,35 +147,35 @@ class TestQuota:
         others = ["golden.npz", "0001.npz", "notes.txt", ".config", ".half.npz", "20261122T132800.123456Z-gate-1.jpg"]
         for name in others:
             (tmp_path / name).write_bytes(b"x" * 5000)
-        (tmp_path / f"{stem(1)}.npz").mkdir()
-        (tmp_path / f"{stem(2)}.npz").symlink_to(tmp_path / "golden.npz")
-        (tmp_path / f"{stem(3)}.npz").symlink_to(tmp_path / "gone")
+        (tmp_path / named(1)).mkdir()
+        (tmp_path / named(2)).symlink_to(tmp_path / "golden.npz")
+        (tmp_path / named(3)).symlink_to(tmp_path / "gone")
         quota = self.opened(tmp_path)
         for number in range(10, 15):
-            quota.save(stem(number), b"x" * 600)
+            quota.save(named(number), b"x" * 600)
         left = {path.name for path in tmp_path.iterdir()}
-        assert left == {*others, *(f"{stem(number)}.npz" for number in (1, 2, 3, 14))}
+        assert left == {*others, *(f"{named(number)}" for number in (1, 2, 3, 14))}
         assert all((tmp_path / name).stat().st_size == 5000 for name in others)
 
     def test_larger_than_all(self, tmp_path: Path) -> None:
         """A file that exceeds the whole quota is refused, and costs none of the others."""
         quota = self.opened(tmp_path)
-        quota.save(stem(1), b"x" * 900)
+        quota.save(named(1), b"x" * 900)
         with pytest.raises(OutputError, match="max_total"):
-            quota.save(stem(2), b"x" * 1001)
-        assert os.listdir(tmp_path) == [f"{stem(1)}.npz"]
+            quota.save(named(2), b"x" * 1001)
+        assert os.listdir(tmp_path) == [named(1)]
 
     def test_the_same_name(self, tmp_path: Path) -> None:
         """A file that takes another one's place counts once."""
         quota = self.opened(tmp_path)
-        quota.save(stem(0), b"x" * 300)
+        quota.save(named(0), b"x" * 300)
         for _ in range(5):
-            quota.save(stem(1), b"x" * 600)
-        assert sorted(os.listdir(tmp_path)) == [f"{stem(n)}.npz" for n in (0, 1)]
+            quota.save(named(1), b"x" * 600)
+        assert sorted(os.listdir(tmp_path)) == [named(n) for n in (0, 1)]
 
     def test_remains_of_a_power_cut(self, tmp_path: Path) -> None:
         """A file that was not whole is deleted at a later start, but not one that another process may be writing just now."""
-        old, new = (tmp_path / f".{stem(number)}.npz" for number in (1, 2))
+        old, new = (tmp_path / f".{named(number)}" for number in (1, 2))
         for path in (old, new):
             path.write_bytes(b"half")
         os.utime(old, (1, 1))
@@ -175,36 +185,39 @@ class TestQuota:
     def test_a_folder_that_goes(self, tmp_path: Path) -> None:
         """A folder that somebody removes is made again."""
         quota = self.opened(tmp_path / "tensors")
-        quota.save(stem(1), b"x")
+        quota.save(named(1), b"x")
         shutil.rmtree(tmp_path / "tensors")
-        quota.save(stem(2), b"x")
-        assert os.listdir(tmp_path / "tensors") == [f"{stem(2)}.npz"]
+        quota.save(named(2), b"x")
+        assert os.listdir(tmp_path / "tensors") == [named(2)]
 
     def test_what_cannot_be_deleted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A file that cannot be deleted is told of, and keeps no new one out."""
         quota = self.opened(tmp_path)
-        stuck = tmp_path / quota.save(stem(1), b"x" * 900)
+        stuck = tmp_path / named(1)
+        quota.save(stuck.name, b"x" * 900)
         stuck.unlink()
         stuck.mkdir()
-        assert quota.save(stem(2), b"x" * 900) == f"{stem(2)}.npz"
+        quota.save(named(2), b"x" * 900)
+        assert (tmp_path / named(2)).stat().st_size == 900
         assert [record.getMessage() for record in caplog.records] == [f"{stuck} cannot be deleted: is a directory"]
 
-    def test_a_full_disk(self, tmp_path: Path) -> None:
+    def test_a_full_disk(self, mount_tmpfs: Any) -> None:
         """On a full disk nothing of the file is left, and it works again when there is room."""
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], capture_output=True)
-        if mount.returncode:
-            pytest.skip(f"no disk of its own: {mount.stderr.decode().strip()}")
-        try:
-            quota = self.opened(disk, 10**6)
-            quota.save(stem(1), b"x" * 20_000)
-            with pytest.raises(OutputError, match="no space left on device"):
-                quota.save(stem(2), b"x" * 100_000)
-            assert os.listdir(disk) == [f"{stem(1)}.npz"]
-            assert quota.save(stem(3), b"x" * 20_000) == f"{stem(3)}.npz"
-        finally:
-            subprocess.run(["umount", str(disk)], check=True)
+        disk = mount_tmpfs("64k")
+        quota = self.opened(disk, 10**6)
+        quota.save(named(1), b"x" * 20_000)
+        with pytest.raises(OutputError, match="no space left on device"):
+            quota.save(named(2), b"x" * 100_000)
+        assert os.listdir(disk) == [named(1)]
+        quota.save(named(3), b"x" * 20_000)
+        assert sorted(os.listdir(disk)) == [named(1), named(3)]
+
+    def test_emptied_by_a_power_cut(self, tmp_path: Path) -> None:
+        """A file whose content never reached the disk is deleted at the next start: it would be no picture and no array."""
+        (tmp_path / named(1)).write_bytes(b"")
+        (tmp_path / "notes.npz").write_bytes(b"")
+        self.opened(tmp_path)
+        assert os.listdir(tmp_path) == ["notes.npz"]
 
     @pytest.mark.parametrize("way", [Quota.verify, Quota.open])
     def test_a_file_in_its_place(self, tmp_path: Path, way: Callable[[Quota], None]) -> None:

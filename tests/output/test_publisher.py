@@ -1,72 +1,354 @@
-"""Results to several outputs, some of which fail."""
+"""Results to several outputs, some of which fail, block, or are slow."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from edge_runner.errors import OutputError
-from edge_runner.frame import Shot
-from edge_runner.output.base import Output
+from edge_runner.errors import OutputError, SettingError
+from edge_runner.output import courier, publisher
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.publisher import Publisher
+from edge_runner.output.when import When
 from edge_runner.result import Result
 
 Make = Callable[..., Result]
 SHOT: Any = None
+LONG_S = 30.0
+
+
+@dataclass(frozen=True)
+class KeptConfig(OutputConfig):
+    type: str = "kept"
 
 
 class Kept(Output):
-    """Keeps results; raises `trouble` while there is any."""
+    """Keeps results; raises `trouble` while there is any, blocks while `free` is not set, takes `takes_s` for each."""
 
-    def __init__(self) -> None:
-        super().__init__(None)
+    def __init__(self, when: When | None = None) -> None:
+        super().__init__(KeptConfig(when=when))
         self.trouble: Exception | None = None
+        self.free = threading.Event()
+        self.free.set()
+        self.takes_s = 0.0
         self.seqs: list[int] = []
+        self.seen: list[int] = []
+        self.calls: list[str] = []
+        self.threads: set[str] = set()
 
-    def write(self, result: Result, shot: Shot) -> None:
+    def open(self, origin: Origin) -> None:
+        self.calls.append("open")
+
+    def see(self, result: Result) -> None:
+        self.seen.append(result.seq)
+
+    def write(self, item: Item) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.free.wait(LONG_S)
+        time.sleep(self.takes_s)
         if self.trouble:
             raise self.trouble
-        self.seqs.append(result.seq)
+        self.seqs.append(item.result.seq)
+
+    def tick(self) -> None:
+        self.calls.append("tick")
+        self.due = None
+
+    def finish(self, until: float) -> None:
+        self.calls.append("finish")
+
+    def close(self) -> None:
+        self.calls.append("close")
 
 
-def test_a_reader_that_goes_does_not_end_the_others(result: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """With another output there, a closed pipe is left alone from then on, with one warning; the result reaches the other."""
-    piped, kept = Kept(), Kept()
-    publisher = Publisher({"outputs.0": piped, "outputs.1": kept})
-    publisher.publish(result(seq=1), SHOT)
-    piped.trouble = BrokenPipeError()
-    for seq in (2, 3):
-        publisher.publish(result(seq=seq), SHOT)
-    assert (piped.seqs, kept.seqs) == ([1], [1, 2, 3])
-    assert [r.levelno for r in caplog.records] == [logging.WARNING]
-    assert publisher.lost == {}
+def settle(subject: Publisher) -> None:
+    """Wait until every output has what it was handed."""
+    until(lambda: not subject.waiting)
 
 
-def test_the_last_reader_that_goes_is_told(result: Make) -> None:
-    """Where nobody is left who takes results, whoever runs the loop is told."""
-    piped = Kept()
-    piped.trouble = BrokenPipeError()
-    with pytest.raises(BrokenPipeError):
-        Publisher({"outputs.0": piped}).publish(result(), SHOT)
+def until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
-def test_says_when_it_is_writing(result: Make) -> None:
-    """While an output is written to, and only then, `writing` is true."""
-    seen = []
+def outputs(*some: Output) -> Mapping[str, Output]:
+    return {f"outputs.{number}": each for number, each in enumerate(some)}
 
-    class Watches(Kept):
-        def write(self, result: Result, shot: Shot) -> None:
-            seen.append(publisher.writing)
-            raise OutputError("full")
 
-    publisher = Publisher({"outputs.0": Watches()})
-    publisher.publish(result(), SHOT)
-    assert seen == [True]
-    assert not publisher.writing
-    assert publisher.lost == {"outputs.0": 1}
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_each_has_a_thread_of_its_own(result: Make) -> None:
+    """Results come to every output in order, by a thread that is named after it and has ended when the publisher has."""
+    one, two = Kept(), Kept()
+    with Publisher(outputs(one, two)) as subject:
+        for seq in range(1, 101):
+            subject.publish(result(seq=seq), SHOT)
+    assert one.seqs == two.seqs == list(range(1, 101))
+    assert (one.threads, two.threads) == ({"output-outputs.0"}, {"output-outputs.1"})
+    assert one.calls == ["open", "finish", "close"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("output-")]
+
+
+def test_can_be_entered_again(result: Make) -> None:
+    """After its end it starts anew."""
+    kept = Kept()
+    subject = Publisher(outputs(kept))
+    for seq in (1, 2):
+        with subject:
+            subject.publish(result(seq=seq), SHOT)
+    assert kept.seqs == [1, 2]
+
+
+def test_one_that_does_not_open() -> None:
+    """Those that are open already are closed, no thread is left, and the error names the key."""
+
+    class Never(Kept):
+        def open(self, origin: Origin) -> None:
+            raise SettingError("there is none", key="path")
+
+    kept = Kept()
+    with pytest.raises(SettingError) as caught, Publisher(outputs(kept, Never())):
+        pass
+    assert caught.value.key == "outputs.1.path"
+    assert kept.calls == ["open", "close"]
+
+
+class TestReaderThatGoes:
+    def test_does_not_end_the_others(self, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """With another output there, a closed pipe is left alone from then on, with one warning; the others get everything."""
+        piped, kept = Kept(), Kept()
+        with Publisher(outputs(piped, kept)) as subject:
+            subject.publish(result(seq=1), SHOT)
+            settle(subject)
+            piped.trouble = BrokenPipeError()
+            for seq in (2, 3, 4):
+                subject.publish(result(seq=seq), SHOT)
+                settle(subject)
+        assert (piped.seqs, kept.seqs) == ([1], [1, 2, 3, 4])
+        assert warnings(caplog) == ["outputs.0 (kept): whoever read it has gone; the other outputs go on"]
+        assert subject.lost == {}
+
+    def test_the_last_one_is_told(self, result: Make) -> None:
+        """Where nobody is left who takes results, whoever runs the loop is told."""
+        piped = Kept()
+        piped.trouble = BrokenPipeError()
+        with Publisher(outputs(piped)) as subject:
+            subject.publish(result(seq=1), SHOT)
+            settle(subject)
+            with pytest.raises(BrokenPipeError):
+                subject.publish(result(seq=2), SHOT)
+
+
+class TestTrouble:
+    def test_is_said_once(self, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """One warning when it begins, one when it is over, with the number that was lost."""
+        kept = Kept()
+        with Publisher(outputs(kept)) as subject:
+            for seq in range(1, 7):
+                kept.trouble = OutputError("the disk is full") if seq in (2, 3, 4) else None
+                subject.publish(result(seq=seq), SHOT)
+                settle(subject)
+                assert bool(subject.troubles) is (seq in (2, 3, 4))
+        assert kept.seqs == [1, 5, 6]
+        assert subject.lost == {"outputs.0": 3}
+        assert warnings(caplog) == [
+            "outputs.0 (kept): the disk is full; results are lost there until it works again",
+            "outputs.0 (kept): works again; 3 results were lost",
+        ]
+
+    def test_that_comes_and_goes_fills_no_log(self, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """An output that fails every other time is complained of once a minute at most; every loss is counted."""
+        kept = Kept()
+        with Publisher(outputs(kept)) as subject:
+            for seq in range(1, 101):
+                kept.trouble = OutputError("a loose contact") if seq % 2 else None
+                subject.publish(result(seq=seq), SHOT)
+                settle(subject)
+        assert subject.lost == {"outputs.0": 50}
+        assert len(warnings(caplog)) == 2
+
+    def test_of_many_at_once(self, result: Make) -> None:
+        """An error says how many results it cost, one of a tick too; what an output counts itself is added."""
+        kept = Kept()
+
+        def tick() -> None:
+            raise OutputError("the gathered lines do not fit", lost=7)
+
+        kept.tick = tick  # type: ignore[method-assign]
+        kept.lost = 5
+        with Publisher(outputs(kept)) as subject:
+            kept.wake()
+            until(lambda: subject.lost == {"outputs.0": 12})
+
+    def test_of_its_own_making(self, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """A fault in an output costs its results, says what it was, and stops neither it nor the others."""
+        kept, other = Kept(), Kept()
+        kept.trouble = ZeroDivisionError("oh")
+        with Publisher(outputs(kept, other)) as subject:
+            subject.publish(result(seq=1), SHOT)
+            settle(subject)
+            kept.trouble = None
+            subject.publish(result(seq=2), SHOT)
+        assert (kept.seqs, other.seqs, subject.lost) == ([2], [1, 2], {"outputs.0": 1})
+        assert "unexpected ZeroDivisionError: oh" in warnings(caplog)[0]
+
+
+class TestSlowOne:
+    def test_holds_nobody(self, result: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """While one output is stuck, the other has every result; what does not fit into its queue is lost, counted, said once."""
+        stuck, other = Kept(), Kept()
+        stuck.free.clear()
+        with Publisher(outputs(stuck, other)) as subject:
+            for seq in range(1, Kept.QUEUE + 101):
+                subject.publish(result(seq=seq), SHOT)
+                until(lambda: other.seqs[-1:] == [seq])  # noqa: B023
+            assert subject.lost == {"outputs.0": 100}
+            assert subject.troubles == ["outputs.0 (kept): is too slow"]
+            stuck.free.set()
+            until(lambda: len(stuck.seqs) == Kept.QUEUE)
+            subject.publish(result(seq=1000), SHOT)
+            assert subject.troubles == []
+        assert stuck.seqs == [*range(1, Kept.QUEUE + 1), 1000]
+        assert warnings(caplog) == [
+            f"outputs.0 (kept): {Kept.QUEUE} results wait for it; more are lost until it keeps up",
+            "outputs.0 (kept): keeps up again; 100 results were lost",
+        ]
+
+    def test_of_files_is_waited_for(self, result: Make) -> None:
+        """A file can wait: nothing of it is lost, however slow an output is, nor at its end."""
+        slow = Kept()
+        slow.takes_s = 0.001
+        with Publisher(outputs(slow), patient=True) as subject:
+            for seq in range(1, Kept.QUEUE + 201):
+                subject.publish(result(seq=seq), SHOT)
+        assert slow.seqs == list(range(1, Kept.QUEUE + 201))
+        assert subject.lost == {}
+
+    def test_of_files_is_not_waited_for_when_the_daemon_is_to_stop(
+        self, result: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not even a file keeps a daemon that is to stop."""
+        monkeypatch.setattr(publisher, "FLUSH_S", 0.1)
+        stuck = Kept()
+        stuck.free.clear()
+        with Publisher(outputs(stuck), patient=True) as subject:
+            threading.Timer(0.2, lambda: setattr(subject, "stopping", lambda: True)).start()
+            for seq in range(1, Kept.QUEUE + 11):
+                subject.publish(result(seq=seq), SHOT)
+        assert subject.lost == {"outputs.0": Kept.QUEUE + 10}
+        stuck.free.set()
+
+    def test_is_left_behind_at_the_end(
+        self, result: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At the end all outputs have the same few seconds; what one of them still holds then is counted and said."""
+        monkeypatch.setattr(publisher, "FLUSH_S", 1.0)
+        monkeypatch.setattr(courier, "FINISH_S", 0.2)
+        stuck, stuck_too, other = Kept(), Kept(), Kept()
+        stuck.free.clear()
+        stuck_too.free.clear()
+        with Publisher(outputs(stuck, stuck_too, other)) as subject:
+            for seq in range(1, 11):
+                subject.publish(result(seq=seq), SHOT)
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.0 + 2 * courier.GRACE_S + 1.0
+        assert other.seqs == list(range(1, 11))
+        assert subject.lost == {"outputs.0": 10, "outputs.1": 10}
+        assert warnings(caplog) == [
+            f"outputs.{number} (kept): does not take results in time; 10 are given up at the end" for number in (0, 1)
+        ]
+        stuck.free.set()
+        stuck_too.free.set()
+        until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("output-")])
+        assert len(stuck.seqs) <= 1, "what was given up is not written after all"
+
+
+class TestTick:
+    def test_when_it_is_due(self, result: Make) -> None:
+        """An output is called at the time that it asked for, though no result comes."""
+        kept, began = Kept(), time.monotonic()
+        kept.due = began + 0.05
+        with Publisher(outputs(kept)):
+            until(lambda: "tick" in kept.calls)
+            assert time.monotonic() >= began + 0.05
+        assert kept.calls == ["open", "tick", "finish", "close"]
+
+    def test_though_results_never_pause(self, result: Make) -> None:
+        """It is called between results as well."""
+        kept = Kept()
+        kept.takes_s = 0.001
+        with Publisher(outputs(kept)) as subject:
+            kept.due = time.monotonic() + 0.05
+            for seq in range(1, 201):
+                subject.publish(result(seq=seq), SHOT)
+            until(lambda: "tick" in kept.calls)
+            assert subject.waiting
+
+    def test_when_it_is_woken(self) -> None:
+        """Threads of its own may have it called at once."""
+        kept = Kept()
+        with Publisher(outputs(kept)):
+            kept.wake()
+            until(lambda: "tick" in kept.calls)
+
+
+class TestWhen:
+    def test_each_output_gets_what_it_wants(self, result: Make) -> None:
+        """`when` is looked at for each output by itself; results that it leaves out are seen all the same."""
+        cats, everything = Kept(When(labels=("cat",))), Kept()
+        with Publisher(outputs(cats, everything)) as subject:
+            for seq, label in enumerate(("cat", "dog", "cat"), 1):
+                subject.publish(result((label, 0.9), seq=seq), SHOT)
+        assert (cats.seqs, everything.seqs) == ([1, 3], [1, 2, 3])
+        assert cats.seen == [1, 2, 3]
+
+    def test_a_change_that_was_lost_is_told_later(self, result: Make) -> None:
+        """A full queue costs the moment of a change, but not the change."""
+        stuck = Kept(When(changed=True, hold=0))
+        stuck.QUEUE = 1  # type: ignore[misc]
+        stuck.free.clear()
+        with Publisher(outputs(stuck)) as subject:
+            for seq, label in enumerate(("cat", "dog", "dog"), 1):
+                subject.publish(result((label, 0.9), seq=seq), SHOT)
+            stuck.free.set()
+            settle(subject)
+            subject.publish(result(("dog", 0.9), seq=4), SHOT)
+        assert stuck.seqs == [1, 4]
+
+
+def test_saved_files_are_named(result: Make) -> None:
+    """Outputs that save files come first, wherever they stand, and all others get their names; not where the queue was full."""
+
+    class Saves(Kept):
+        saves = True
+
+        def take(self, result: Result, shot: Any) -> Item:
+            return Item(result, saved={"snapshot": f"{result.seq}.jpg"})
+
+    class Names(Kept):
+        def take(self, result: Result, shot: Any) -> Item:
+            named.append(result.saved.get("snapshot"))
+            return Item(result)
+
+    named: list[str | None] = []
+    saves = Saves()
+    saves.QUEUE = 2  # type: ignore[misc]
+    saves.free.clear()
+    with Publisher(outputs(Names(), saves)) as subject:
+        returned = [subject.publish(result(seq=seq), SHOT) for seq in range(1, 5)]
+        saves.free.set()
+    assert named == [each.saved.get("snapshot") for each in returned] == ["1.jpg", "2.jpg", None, None]
+    assert '"snapshot": "1.jpg"' in returned[0].line()
 
 
 def test_numbers_results() -> None:

@@ -1,0 +1,192 @@
+"""Brings results to one output, in a thread that serves nothing else: however long that output blocks, nobody waits for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+
+from edge_runner.errors import OutputError
+from edge_runner.frame import Shot
+from edge_runner.output.base import Item, Output
+from edge_runner.output.when import Chooser
+from edge_runner.result import Result
+
+QUIET_S = 60.0  # in which trouble that comes back is said once
+FINISH_S = 2.0  # of the time to the end, for what an output itself still keeps
+GRACE_S = 0.5  # after the end, for one that is just about to be done
+PAUSE_S = 0.01  # of a file that waits for room: by then a few of those that wait have gone
+
+log = logging.getLogger(__name__)
+
+
+class Courier:
+    """`key` names the output in the configuration. Results are offered by one thread only, the inference's."""
+
+    def __init__(self, key: str, output: Output) -> None:
+        self.key = key
+        self.output = output
+        self.gone = False
+        """Whether whoever read this output has left for good."""
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._chooser = Chooser(output.when) if output.when else None
+        self._behind = Trouble()
+        self._failing = Trouble()
+        self._thread: threading.Thread | None = None
+        self._ended_by: float | None = None
+        self._taken = self._done = 0  # the first is counted by the inference's thread, the other by the output's
+
+    @property
+    def name(self) -> str:
+        """The output, for people: `outputs.1 (mqtt)`."""
+        kind = getattr(self.output.config, "type", None)
+        return f"{self.key} ({kind})" if kind else self.key
+
+    @property
+    def lost(self) -> int:
+        """Results that did not get through, whoever's fault it was."""
+        return self._behind.lost + self._failing.lost + self.output.lost
+
+    @property
+    def waiting(self) -> int:
+        """Results that are in the queue, or in the output's hands just now."""
+        return 0 if self.gone else self._taken - self._done
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong just now; None while all is well."""
+        if self._failing.why or self._behind.why:
+            return f"{self.name}: {self._failing.why or self._behind.why}"
+        return None
+
+    def report(self) -> str:
+        """What there is to tell at the end, empty where nothing is: `outputs.1 (jsonl): 3 results lost, …`."""
+        parts = [f"{self.lost} results lost"] * bool(self.lost) + [self.output.report()] * bool(self.output.report())
+        return f"{self.name}: {', '.join(parts)}" if parts else ""
+
+    def start(self) -> None:
+        """The output is open; from here on its own thread has it."""
+        self._ended_by = None
+        self._thread = threading.Thread(target=self._work, name=f"output-{self.key}", daemon=True)
+        self.output.wake = lambda: self._queue.put(None)
+        self._thread.start()
+
+    def offer(self, result: Result, shot: Shot, wait: Callable[[], bool]) -> Mapping[str, str]:
+        """Put a result in the queue; return the names of the files that will be saved for it.
+
+        Where the queue is full the result is lost, unless `wait` is true: then for as long as that holds, there is time.
+        """
+        if self.gone:
+            return {}
+        self.output.see(result)
+        if self._chooser and not self._chooser.wants(result):
+            return {}
+        while self._full() and not self.gone and wait():
+            time.sleep(PAUSE_S)
+        if self._full():
+            if self._behind.rises("is too slow"):
+                log.warning("%s: %d results wait for it; more are lost until it keeps up", self.name, self.waiting)
+            return {}
+        if self._behind.why and self.waiting <= self.output.QUEUE // 2 and self._behind.ends():
+            log.warning("%s: keeps up again; %d results were lost", self.name, self._behind.lost_meanwhile)
+        item = self.output.take(result, shot)
+        if item is None:
+            return {}
+        self._taken += 1
+        if self._chooser:
+            self._chooser.took(result)
+        self._queue.put(item)
+        return item.saved
+
+    def end(self, until: float) -> None:
+        """Nothing more will be offered: bring what waits, and close, until that time (time.monotonic's seconds) at most."""
+        self._ended_by = until
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the end; what is stuck is left behind, and what it holds is lost."""
+        if self._thread is None:
+            return
+        assert self._ended_by is not None
+        self._thread.join(max(0.0, self._ended_by + GRACE_S - time.monotonic()))
+        if self.waiting:
+            self._failing.lost += self.waiting
+            log.warning("%s: does not take results in time; %d are given up at the end", self.name, self.waiting)
+        self._thread = None
+
+    def _full(self) -> bool:
+        return self.waiting >= self.output.QUEUE
+
+    def _work(self) -> None:
+        while not self.gone and not self._late(FINISH_S):
+            due = self.output.due
+            try:
+                item = self._queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except Empty:
+                item = None
+            if item is not None:
+                self._write(item)
+            elif self._ended_by is not None and self._queue.empty():
+                break
+            if item is None or (self.output.due is not None and time.monotonic() >= self.output.due):
+                self._attempt(self.output.tick, told=0)
+        until = self._ended_by if self._ended_by is not None else time.monotonic()
+        self._attempt(lambda: self.output.finish(until), told=0)
+        self.output.close()
+
+    def _late(self, before_s: float) -> bool:
+        """Whether the end is nearer than that."""
+        return self._ended_by is not None and time.monotonic() > self._ended_by - before_s
+
+    def _write(self, item: Item) -> None:
+        self._attempt(lambda: self.output.write(item))
+        self._done += 1
+
+    def _attempt(self, deed: Callable[[], None], told: int = 1) -> None:
+        """Warn once of an output that fails, count, and say when it works again. `told`: results that it was handed."""
+        try:
+            deed()
+        except BrokenPipeError:
+            self.gone = True
+        except OutputError as error:
+            self._fail(str(error), error.lost)
+        except Exception as error:  # a fault of the output's own: loud, but no reason for the others to stop
+            log.debug("%s", self.name, exc_info=True)
+            self._fail(f"unexpected {type(error).__name__}: {error}", told)
+        else:
+            if told and self._failing.why and self._failing.ends():
+                log.warning("%s: works again; %d results were lost", self.name, self._failing.lost_meanwhile)
+
+    def _fail(self, why: str, lost: int) -> None:
+        if self._failing.rises(why, lost):
+            log.warning("%s: %s; results are lost there until it works again", self.name, why)
+
+
+class Trouble:
+    """One kind of trouble that comes and goes: `why` while it is there, `lost` in all, `lost_meanwhile` since it was said."""
+
+    def __init__(self) -> None:
+        self.why: str | None = None
+        self.lost = 0
+        self.lost_meanwhile = 0
+        self._said_at: float | None = None
+        self._spoken = False
+
+    def rises(self, why: str, lost: int = 1) -> bool:
+        """Count it; whether it is to be said."""
+        begins, self.why = self.why is None, why
+        self.lost += lost
+        self.lost_meanwhile += lost
+        now = time.monotonic()
+        if not begins or (self._said_at is not None and now - self._said_at < QUIET_S):
+            return False
+        self._said_at, self._spoken, self.lost_meanwhile = now, True, lost
+        return True
+
+    def ends(self) -> bool:
+        """It is over; whether that is to be said."""
+        self.why = None
+        spoken, self._spoken = self._spoken, False
+        return spoken

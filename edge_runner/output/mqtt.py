@@ -1,0 +1,675 @@
+"""Results to an MQTT broker, each at least once and in order; how things stand beside them. The only module that knows paho."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from edge_runner import __version__
+from edge_runner.errors import EdgeRunnerError, SettingError
+from edge_runner.fields import Duration, InputPath, OutputPath, Range, Size
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
+from edge_runner.output.discovery import counted, discovery, discovery_topic, slug
+from edge_runner.output.disk import words
+from edge_runner.output.outbox import Outbox
+from edge_runner.output.spool import Message, Spool
+from edge_runner.output.states import APART_S, Telling, board_news, camera_news, camera_state
+from edge_runner.output.topics import CAMERA, DEVICE, check_placeholders, check_topic, filled, safe, topics
+from edge_runner.result import Result, rfc3339
+
+if TYPE_CHECKING:
+    import ssl
+
+    from paho.mqtt.client import Client
+
+PORT, TLS_PORT = 1883, 8883
+ONLINE, OFFLINE = b"online", b"offline"
+
+CONNECT_S = 10.0  # each for the connection and for TLS
+ANSWER_S = 30.0  # for both, the host's name, and the broker's answer
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+STEADY_S = 10.0  # a connection that held so long was a good one: after it, the first attempt comes soon
+QUIET_S = 60.0  # without trouble: then the same trouble is said again
+
+WINDOW = 100  # messages that are not acknowledged; fewer where the broker says so
+WINDOW_BYTES = 1 << 20
+SLOW_S = 1.0  # what is not acknowledged within it goes to the disk
+HOLD_S = 30.0  # until what the broker did not let us publish is tried again
+GOODBYE_S = 1.0  # of the time to the end, for `offline`
+HEADER_BYTES = 16  # of a packet beside topic and payload
+PAHO_ERROR = 8  # paho.mqtt.enums.LogLevel
+JOIN_S = 1.0  # for a thread that has said its last word
+
+# Reason codes (MQTT 5.0, 2.4).
+FAILURE = 0x80  # and all above
+WRONG_VERSION, BAD_LOGIN, TAKEN_OVER = 0x84, (0x86, 0x87), 0x8E
+NEVER = (0x90, 0x95, 0x99)  # the topic, the size, the payload: this broker will not take it later either
+
+MACHINE_ID = Path("/etc/machine-id")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files. `ca` None is the system's authorities; `cert` and `key` are this client's own."""
+
+    ca: Annotated[Path, InputPath("file")] | None = None
+    cert: Annotated[Path, InputPath("file")] | None = None
+    key: Annotated[Path, InputPath("file")] | None = None
+
+
+@dataclass(frozen=True)
+class MqttConfig(OutputConfig):
+    """The configuration's output of type mqtt. `port` None is 1883, or 8883 with `tls`; `spool` None keeps nothing on disk.
+
+    `keepalive` is in seconds. `{device}` may stand in `topic`, `username` and `client_id`, `{camera}` in `topic`.
+    """
+
+    type: Literal["mqtt"] = "mqtt"
+    host: str = field(kw_only=True)
+    port: Annotated[int, Range(1, 65535)] | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+    client_id: str | None = None
+    keepalive: Annotated[Duration, Range(1, 65535)] = 30.0
+    qos: Literal[0, 1] = 1
+    topic: str = "edge-runner/{device}/{camera}"
+    discovery: Literal["homeassistant"] | None = None
+    discovery_prefix: str = "homeassistant"
+    spool: Annotated[Path, OutputPath()] | None = Path("spool")
+    spool_max: Annotated[Size, Range(10**6)] = 64 * 10**6
+
+
+class Mqtt(Output):
+    """Paho's thread only reports what happened, of one connection after the other; all else is done in the output's own."""
+
+    Config = MqttConfig
+
+    def __init__(self, config: MqttConfig) -> None:
+        super().__init__(config)
+        self.config: MqttConfig = config
+        self.where = f"{config.host}:{_port(config)}"
+        self._spool = Spool(config.spool, config.spool_max) if config.spool else None
+        self._outbox: Outbox | None = None
+        self._newest: dict[str, Result] = {}
+        self._left = ""
+        self._reset()
+
+    def verify(self) -> None:
+        _paho()
+        _check_host(self.config.host)
+        check_topic(self.config.topic, "topic", DEVICE, CAMERA)
+        check_topic(self.config.discovery_prefix, "discovery_prefix")
+        check_placeholders(self.config.username or "", "username", DEVICE)
+        check_placeholders(self.config.client_id or "", "client_id", DEVICE)
+        if self.config.password is not None and self.config.username is None:
+            raise SettingError("given without a username; MQTT has no password alone", key="password")
+        if self.config.tls:
+            _tls_context(self.config.tls)
+        if self._spool:
+            self._spool.verify()
+
+    def open(self, origin: Origin) -> None:
+        if self._outbox is not None:
+            return
+        _paho()
+        self._reset()
+        self._origin = origin
+        self._topics = topics(self.config.topic, origin.device, origin.cameras)
+        self._ident = slug(self._topics.status.removesuffix("/status"))
+        self._client_id = _client_id(self.config, origin)
+        outbox = Outbox(self._spool, self.where)
+        outbox.open()
+        self._outbox = outbox
+        if self.config.discovery and len(counted(origin.labels)) < len(origin.labels):
+            log.warning(
+                "%s: Home Assistant gets counters for %d of %d labels; task.allow says which matter",
+                self.where, len(counted(origin.labels)), len(origin.labels),
+            )  # fmt: skip
+        self.due = time.monotonic()
+
+    def see(self, result: Result) -> None:
+        self._newest[result.camera] = result
+
+    def write(self, item: Item) -> None:
+        camera = item.result.camera
+        topic = self._topics.results.get(camera) or filled(self.config.topic, self._origin.device, camera)
+        self._box.put(Message(topic, item.result.line().encode()))
+        self._work()
+
+    def tick(self) -> None:
+        self._listen()
+        self._connect()
+        self._work()
+
+    def finish(self, until: float) -> None:
+        """What is on its way may arrive, and what waits go out, while there is time; the rest is kept for the next start."""
+        self._await(until - GOODBYE_S, lambda: self._hold_until is None and bool(self._flights or self._box.unsent))
+        self._leaving = True
+        self._flights.clear()
+        self._box.again()
+        self._box.keep()
+        self._box.tidy(at_once=True)
+        if self._spool and self._box.waiting:
+            self._left = f"{self._box.waiting} results wait in {self.config.spool}"
+        if self._link and self._online_since is not None:
+            self._notices.append(Message(self._topics.status, OFFLINE))
+            self._send_notices()
+            self._await(until - GOODBYE_S / 2, lambda: bool(self._flights))
+        if self._link and self._online_since is not None:
+            self._link.leave()
+            self._await(until, lambda: True)
+
+    def close(self) -> None:
+        if self._link:
+            self._link.close()
+        if self._outbox:
+            self._outbox.close()
+            self._count()
+        self._outbox, self.due = None, None
+        self._reset()
+
+    def report(self) -> str:
+        return self._left
+
+    def _reset(self) -> None:
+        self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._stirred = threading.Event()
+        self._link: _Link | None = None
+        self._version5 = True
+        self._online_since: float | None = None
+        self._failures = 0
+        self._attempt_at = 0.0
+        self._said: set[str] = set()
+        self._complained = False
+        self._leaving = False
+        self._flights: dict[int, _Flight] = {}
+        self._notices: deque[Message] = deque()
+        self._window = WINDOW
+        self._largest: int | None = None
+        self._hold_until: float | None = None
+        self._denied = False
+        self._refused = 0
+        self._board, self._board_at = Telling(board_news), 0.0
+        self._cameras: dict[str, Telling] = {}
+
+    @property
+    def _box(self) -> Outbox:
+        assert self._outbox, "it is not open"
+        return self._outbox
+
+    def _post(self, deed: Callable[..., None], *arguments: Any) -> None:
+        """Have something done in the output's own thread. Called by paho's."""
+        self._events.append((deed, arguments))
+        if not self._stirred.is_set():
+            self._stirred.set()
+            self.wake()
+
+    def _listen(self) -> None:
+        """Do what was posted."""
+        self._stirred.clear()
+        while self._events:
+            deed, arguments = self._events.popleft()
+            deed(*arguments)
+
+    def _await(self, until: float, pending: Callable[[], bool]) -> None:
+        """Go on working while there is a connection, or one is being made, something is pending, and there is time."""
+        self._listen()
+        while self._link and pending() and (left := until - time.monotonic()) > 0:
+            if not self._leaving:
+                self._work()
+            self._stirred.wait(min(left, APART_S))
+            self._listen()
+
+    def _work(self) -> None:
+        """Whatever can be done at once."""
+        now = time.monotonic()
+        if self._online_since is not None:
+            self._send_notices()
+            self._tell(now)
+            self._send_results(now)
+            self._watch(now)
+        if self._box.exposed and (self._box.unsent or self._slow(now)):
+            self._box.keep()
+        self._box.tidy()
+        self._count()
+        self.due = min(self._dues())
+
+    def _dues(self) -> Iterator[float]:
+        if self._box.due is not None:
+            yield self._box.due
+        if self._link is None:
+            yield self._attempt_at
+        elif self._online_since is None:
+            yield self._link.deadline
+        else:
+            yield self._board_at + APART_S
+            if self._flights and self._box.exposed:
+                yield next(iter(self._flights.values())).since + SLOW_S
+
+    def _count(self) -> None:
+        self.lost = self._box.lost + self._refused
+
+    # The connection.
+
+    def _connect(self) -> None:
+        """Begin one where there is none, and it is time; give up one that does not get anywhere."""
+        now = time.monotonic()
+        if self._link is None and now >= self._attempt_at:
+            try:
+                client = self._client()
+            except EdgeRunnerError as error:  # its certificates are no longer there
+                self._put_off(str(error))
+                return
+            self._link = _Link(client, self._post, self)
+            self._link.start(self.config.host, _port(self.config), round(self.config.keepalive))
+        elif self._link and self._online_since is None and now >= self._link.deadline:
+            self._drop(f"no answer within {ANSWER_S:g} s")
+
+    def _client(self) -> Client:
+        paho = _paho()
+        client: Client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=paho.MQTTv5 if self._version5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_S
+        client.max_inflight_messages_set(0)  # we see to that
+        client.will_set(self._topics.status, OFFLINE, qos=1, retain=True)
+        if self.config.username is not None:
+            client.username_pw_set(self._username, self.config.password)
+        if self.config.tls:
+            client.tls_set_context(_tls_context(self.config.tls))
+        return client
+
+    @property
+    def _username(self) -> str:
+        return (self.config.username or "").replace(DEVICE, self._origin.device)
+
+    def connected(self, link: _Link, window: int, largest: int | None) -> None:
+        """The broker let us in. It takes so many messages at a time, of so many bytes."""
+        if link is not self._link:
+            return
+        self._online_since = time.monotonic()
+        self._window, self._largest = min(WINDOW, window), largest
+        waiting = f"; {self._box.waiting} results wait to be sent" if self._box.waiting else ""
+        log.log(logging.WARNING if self._complained else logging.INFO, "%s: connected%s", self.where, waiting)
+        self._complained = False
+        self._notices.append(Message(self._topics.status, ONLINE))
+        subscriptions = [self._topics.status]
+        if self.config.discovery:
+            self._discover()
+            subscriptions.append(f"{self.config.discovery_prefix}/status")
+        link.subscribe(subscriptions)
+        self._board_at = 0.0
+        for telling in (self._board, *self._cameras.values()):
+            telling.forget()
+
+    def ended(self, link: _Link, why: str, code: int = 0) -> None:
+        """The connection has gone, or none could be made."""
+        if link is not self._link:
+            return
+        if code == WRONG_VERSION and self._version5:
+            self._version5 = False
+            self._end_link()
+            self._attempt_at = time.monotonic()
+            return
+        if code in BAD_LOGIN:
+            who = f"user '{self._username}'" if self.config.username is not None else "clients without a user"
+            why = f"it refuses {who} ({why.lower()}); check username and password"
+        elif code == TAKEN_OVER:
+            why += f"; another client has the same client_id, {self._client_id}"
+        steady = self._online_since is not None and time.monotonic() - self._online_since >= STEADY_S
+        if steady:
+            self._failures = 0
+        self._end_link()
+        if not self._leaving:
+            self._put_off(why)
+
+    def _end_link(self) -> None:
+        assert self._link
+        self._link.close()
+        self._link, self._online_since = None, None
+        self._hold_until = None
+        self._flights.clear()
+        self._notices.clear()
+        self._box.again()
+
+    def _drop(self, why: str) -> None:
+        if self._link:
+            self.ended(self._link, why)
+
+    def _put_off(self, why: str) -> None:
+        """Say why, and try again later; at different times where many boards lost one broker."""
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures, 16))
+        self._attempt_at = time.monotonic() + delay_s * random.uniform(0.5, 1)
+        self._failures += 1
+        self._complain(why)
+
+    def _complain(self, why: str) -> None:
+        """Once, until all was well for a while."""
+        known = why in self._said
+        self._said.add(why)
+        self._complained |= not known
+        kept = f"in {self.config.spool}" if self.config.spool else "in memory"
+        level = logging.DEBUG if known else logging.WARNING
+        log.log(level, "%s: %s; results wait %s, and it is tried again and again", self.where, why, kept)
+
+    def _watch(self, now: float) -> None:
+        """A broker that is connected and yet does nothing."""
+        if self._flights and now - next(iter(self._flights.values())).since > 2 * self.config.keepalive:
+            self._drop("it acknowledges nothing any more")
+        elif self._online_since is not None and now - self._online_since > QUIET_S and not self._denied:
+            self._said.clear()
+
+    # What is sent.
+
+    def _send_notices(self) -> None:
+        while self._notices and len(self._flights) < self._window:
+            self._send(self._notices.popleft(), None)
+
+    def _send_results(self, now: float) -> None:
+        if self._hold_until is not None:
+            if now < self._hold_until:
+                return
+            self._hold_until = None
+            self._box.again()
+        while (room := self._window - len(self._flights)) > 0 and self._box.unsent:
+            size = self._window_bytes - sum(flight.bytes for flight in self._flights.values())
+            taken = self._box.take(room, size) if size > 0 else []
+            for message in taken:
+                if self._largest is not None and message.bytes > self._largest - HEADER_BYTES:
+                    self._never(message, f"it takes no results of {message.bytes:,} bytes")
+                else:
+                    self._send(message, message)
+            if not taken:
+                return
+
+    @property
+    def _window_bytes(self) -> int:
+        return min(WINDOW_BYTES, self._spool.largest) if self._spool else WINDOW_BYTES
+
+    def _send(self, message: Message, result: Message | None) -> None:
+        """A result, or what is told beside the results, which is retained."""
+        if self._link:
+            qos = self.config.qos if result else 1
+            number = self._link.publish(message.topic, message.payload, qos, retain=not result)
+            self._flights[number] = _Flight(result, message.bytes, time.monotonic())
+
+    def acknowledged(self, link: _Link, number: int, code: int, reason: str) -> None:
+        """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
+        flight = self._flights.pop(number, None) if link is self._link else None
+        if flight is None:
+            return
+        if code >= FAILURE and code not in NEVER:
+            self._deny(reason)
+        elif code >= FAILURE and flight.result:
+            self._never(flight.result, f"it does not take a result: {reason.lower()}")
+        elif flight.result:
+            self._box.done(flight.result)
+            if self._denied:
+                self._denied = False
+                log.warning("%s: takes results again", self.where)
+
+    def _deny(self, reason: str) -> None:
+        """Nothing is lost, and the order stays: all that was not taken is sent again after a while."""
+        self._denied = True
+        self._hold_until = time.monotonic() + HOLD_S
+        who = f" of user '{self._username}'" if self.config.username is not None else ""
+        self._complain(f"it does not let us publish ({reason.lower()}); check the access rights{who}")
+
+    def _never(self, message: Message, why: str) -> None:
+        self._box.done(message)
+        self._refused += 1
+        if why not in self._said:
+            self._said.add(why)
+            log.warning("%s: %s; it is lost", self.where, why)
+
+    def _slow(self, now: float) -> bool:
+        """Whether the broker takes its time: what it has not acknowledged is better on disk."""
+        return bool(self._flights) and now - next(iter(self._flights.values())).since >= SLOW_S
+
+    # How things stand.
+
+    def heard(self, link: _Link, topic: str, payload: bytes) -> None:
+        """Somebody published on a topic that we listen to."""
+        if link is not self._link or self._leaving:
+            return
+        if topic == self._topics.status and payload == OFFLINE:  # the last will of an earlier connection came late
+            self._notices.append(Message(self._topics.status, ONLINE))
+        elif topic != self._topics.status and payload == ONLINE:  # Home Assistant was started
+            self._discover()
+
+    def _discover(self) -> None:
+        message = discovery(
+            self._ident, self._origin.device, self._topics, self._origin.task, self._origin.labels, __version__
+        )
+        place = discovery_topic(self.config.discovery_prefix, self._ident)
+        self._notices.append(Message(place, json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")))
+
+    def _tell(self, now: float) -> None:
+        """States go out at once, never behind results that wait, and are not kept: the next one is better."""
+        if self._link is None:
+            return
+        if now >= self._board_at + APART_S:
+            self._board_at = now
+            state = {"time": rfc3339(time.time_ns()), **self._origin.state()}
+            if self._board.wants(state, now):
+                self._link.publish(self._topics.state, _packed(state), 0, retain=True)
+        for camera, result in tuple(self._newest.items()):
+            topic = self._topics.cameras.get(camera)
+            state = {} if topic is None else dict(camera_state(result))
+            if topic and self._cameras.setdefault(camera, Telling(camera_news)).wants(state, now):
+                self._link.publish(topic, _packed(state), 0, retain=True)
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A message that is not acknowledged, since time.monotonic's `since`. `result` None: it is none, and of no importance later."""
+
+    result: Message | None
+    bytes: int
+    since: float
+
+
+class _Link:
+    """One connection, from its beginning to its end. The next one is another link, whose client knows nothing of this one's
+    messages: so paho cannot send them again by itself, before or between what we send.
+
+    What happens is posted to the owner by paho's thread.
+    """
+
+    def __init__(self, client: Client, post: Callable[..., None], owner: Mqtt) -> None:
+        self.deadline = time.monotonic() + ANSWER_S
+        self._client: Client | None = client
+        self._post = post
+        self._owner = owner
+        self._thread: threading.Thread | None = None
+        self._up = False
+        self._over = False
+        self._left = False
+        self._why = ""
+        self._code = 0
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_log = self._on_log
+
+    def start(self, host: str, port: int, keepalive_s: int) -> None:
+        assert self._client
+        self._client.connect_async(host, port, keepalive_s)
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
+        """Return the number by which it will be acknowledged; of a connection that has gone, it never will."""
+        assert self._client
+        return self._client.publish(topic, payload, qos, retain).mid
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        assert self._client
+        self._client.subscribe([(topic, 0) for topic in topics])
+
+    def leave(self) -> None:
+        """Say goodbye, so that the broker does not carry out the last will."""
+        assert self._client
+        self._left = True
+        self._client.disconnect()
+
+    def close(self) -> None:
+        """Let go of it, at once. A thread that still waits for the network ends once that lets it."""
+        if self._client is None:
+            return
+        if self._over and self._thread and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
+        else:
+            self.leave()
+        self._client = None  # it holds this link, and would keep its descriptors until the garbage is collected
+
+    # From here on: paho's thread.
+
+    def _on_connect(self, client: Client, _: Any, __: Any, reason: Any, properties: Any) -> None:
+        if self._left:
+            client.disconnect()
+        elif reason.is_failure:
+            self._why, self._code = str(reason), reason.value
+        else:
+            self._up = True
+            client.on_log = None
+            window = getattr(properties, "ReceiveMaximum", None) or WINDOW
+            self._post(self._owner.connected, self, window, getattr(properties, "MaximumPacketSize", None))
+
+    def _on_connect_fail(self, client: Client, _: Any) -> None:
+        client.disconnect()  # one attempt a link
+        error = sys.exc_info()[1]  # paho calls it while it handles it
+        self._end(_why_not(error) if isinstance(error, OSError) else "it cannot be reached")
+
+    def _on_disconnect(self, client: Client, _: Any, flags: Any, reason: Any, __: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self._end(f"it ended the connection: {str(reason).lower()}", reason.value)
+        elif self._code:
+            self._end(self._why, self._code)
+        elif self._up:
+            self._end("the connection was lost")
+        else:
+            self._end("it does not answer as a broker; does this port want tls, or none?" + self._why)
+
+    def _on_publish(self, client: Client, _: Any, number: int, reason: Any, __: Any) -> None:
+        self._post(self._owner.acknowledged, self, number, reason.value, str(reason))
+
+    def _on_message(self, client: Client, _: Any, message: Any) -> None:
+        self._post(self._owner.heard, self, message.topic, bytes(message.payload))
+
+    def _on_log(self, client: Client, _: Any, level: int, text: str) -> None:
+        """What went wrong between the connection and the broker's answer, such as a certificate of ours that it does not like."""
+        if level == PAHO_ERROR and not self._why:
+            self._why = f" ({text})"
+
+    def _end(self, why: str, code: int = 0) -> None:
+        if not self._over:
+            self._over, self._thread = True, threading.current_thread()
+            self._post(self._owner.ended, self, why, code)
+
+
+def _paho() -> Any:
+    """Paho's client module; loaded only where an output of this type is used. Raise SettingError where it is missing, or old."""
+    try:
+        import paho.mqtt.client as paho
+    except ImportError as error:
+        raise SettingError("needs paho-mqtt: pip install 'edge-runner[mqtt]'", key="type") from error
+    if not hasattr(paho, "CallbackAPIVersion"):
+        raise SettingError("paho-mqtt is older than 2: pip install -U 'edge-runner[mqtt]'", key="type")
+    return paho
+
+
+def _port(config: MqttConfig) -> int:
+    return config.port or (TLS_PORT if config.tls else PORT)
+
+
+def _check_host(host: str) -> None:
+    """Raise SettingError for what is no name and no address: an URL, a port behind it."""
+    name = host.count(":") != 1 and "/" not in host
+    try:
+        name = bool(name and host.encode("idna"))
+    except UnicodeError:
+        name = False
+    if not name or any(character.isspace() for character in host):
+        raise SettingError(
+            f"got '{host}'; allowed: a name or an address, such as broker.lan; a port is given apart", key="host"
+        )
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    """Made anew for each connection: certificates are renewed. Raise SettingError where a file is not what it should be."""
+    import ssl
+
+    class Socket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            """Paho leaves one that fails open."""
+            try:
+                super().do_handshake(block)
+            except OSError:
+                self.close()
+                raise
+
+    if tls.key and not tls.cert:
+        raise SettingError("given without tls.cert", key="tls.key")
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
+    except OSError as error:
+        raise SettingError(f"{tls.ca}: no certificates in PEM ({_tls_words(error)})", key="tls.ca") from error
+    context.sslsocket_class = Socket
+    if tls.cert:
+        try:
+            context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
+        except OSError as error:
+            hint = "a certificate and its key, in PEM, without a password"
+            raise SettingError(f"{tls.cert}: {_tls_words(error)}; allowed: {hint}", key="tls.cert") from error
+    return context
+
+
+def _why_not(error: OSError) -> str:
+    """Why no connection could be made."""
+    if type(error).__name__ == "SSLCertVerificationError":
+        return (
+            f"its certificate is not to be trusted ({getattr(error, 'verify_message', error)}); check host and tls.ca"
+        )
+    if type(error).__name__.startswith("SSL"):
+        return f"no TLS ({_tls_words(error)}); is this its TLS port?"
+    hint = "; does this port want tls, or none?" if isinstance(error, ConnectionResetError) else ""
+    return f"it cannot be reached ({words(error)}){hint}"
+
+
+def _tls_words(error: OSError) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else words(error)
+
+
+def _client_id(config: MqttConfig, origin: Origin) -> str:
+    """The same after each start, so that the broker knows that an earlier connection is over; another for each daemon and board."""
+    if config.client_id is not None:
+        return config.client_id.replace(DEVICE, origin.device)
+    board = ""
+    with suppress(OSError):
+        board = MACHINE_ID.read_text().strip()
+    parts = (board, str(config.spool), config.topic, *origin.cameras)
+    return f"{slug(safe(origin.device))}-{zlib.crc32(repr(parts).encode()):08x}"
+
+
+def _packed(state: Any) -> bytes:
+    return json.dumps(state, ensure_ascii=False).encode("utf-8", "replace")

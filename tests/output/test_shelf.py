@@ -1,0 +1,164 @@
+"""The rotated files of a log: kept, compressed, and found again after a kill."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_runner.output import shelf
+from edge_runner.output.rotated import family
+from edge_runner.output.shelf import Shelf, pack
+
+pytestmark = pytest.mark.arm
+
+LINE = b'{"schema": 1, "seq": 1}\n'
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_numbers_rise(live: Path) -> None:
+    """The next number is above all that are there, and above those that were, while it is open."""
+    subject = Shelf(live, 5, compress=False)
+    for expected in ("out.000008.jsonl", "out.000009.jsonl"):
+        (live.parent / "out.000007.jsonl.gz").touch()
+        live.write_bytes(LINE)
+        assert subject.put_away().name == expected
+        for path in live.parent.iterdir():
+            path.unlink()
+
+
+def test_nothing_is_overwritten(live: Path) -> None:
+    """Whatever has the name of a rotated file, a folder too, is left alone."""
+    (live.parent / "out.000001.jsonl").mkdir()
+    live.write_bytes(LINE)
+    assert Shelf(live, 5, compress=False).put_away().name == "out.000002.jsonl"
+
+
+def test_left_by_a_kill(live: Path) -> None:
+    """Half a compressed file goes; of two of one number the compressed one stays; what is not compressed is, in the end."""
+    folder = live.parent
+    (folder / ".out.000004.jsonl.gz.part").write_bytes(b"half")
+    (folder / ".other.000004.jsonl.gz.part").write_bytes(b"another log's")
+    (folder / "out.000002.jsonl").write_bytes(LINE)
+    (folder / "out.000002.jsonl.gz").write_bytes(gzip.compress(LINE * 2))
+    (folder / "out.000003.jsonl").write_bytes(LINE * 3)
+    subject = Shelf(live, 5, compress=True)
+    subject.open()
+    expected = [".other.000004.jsonl.gz.part", "out.000002.jsonl.gz", "out.000003.jsonl.gz"]
+    wait_for(lambda: names(folder) == expected)
+    subject.close()
+    assert [gzip.decompress(path.read_bytes()) for path in family(live)] == [LINE * 2, LINE * 3]
+
+
+def test_torn_before_it_was_put_away(live: Path) -> None:
+    """What a power cut left of a rotated file is repaired like the live one, before it is compressed."""
+    rotated = live.parent / "out.000001.jsonl"
+    rotated.write_bytes(LINE + LINE[:9])
+    subject = Shelf(live, 5, compress=True)
+    subject.open()
+    wait_for(lambda: names(live.parent) == ["out.000001.jsonl.gz"])
+    subject.close()
+    assert gzip.decompress((live.parent / "out.000001.jsonl.gz").read_bytes()) == LINE
+
+
+def test_fewer_are_kept(live: Path) -> None:
+    """A smaller `keep` holds from the start on; plain and compressed ones count alike."""
+    for name in ("out.000001.jsonl.gz", "out.000002.jsonl", "out.000003.jsonl.gz", "out.000010.jsonl"):
+        (live.parent / name).write_bytes(LINE)
+    live.write_bytes(LINE)
+    Shelf(live, 2, compress=False).open()
+    assert names(live.parent) == ["out.000003.jsonl.gz", "out.000010.jsonl", "out.jsonl"]
+
+
+def test_stopped(live: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None) -> None:
+    """Closing does not wait for a large file: it stays as it was, and nothing half done is left."""
+    rotated = live.parent / "out.000001.jsonl"
+    rotated.write_bytes(os.urandom(1 << 20))
+    stopping = threading.Event()
+    stopping.set()
+    pack(rotated, stopping)
+    assert names(live.parent) == ["out.000001.jsonl"]
+    monkeypatch.setattr(shelf, "_mend", lambda path: None)
+    subject = Shelf(live, 5, compress=True)
+    subject.open()
+    subject.close()
+    subject.close()
+    assert names(live.parent) in (["out.000001.jsonl"], ["out.000001.jsonl.gz"])
+
+
+def test_thread(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressing has a thread of its own, with a name, which comes after everything else."""
+    seen: list[tuple[str, int]] = []
+    monkeypatch.setattr(shelf, "pack", lambda *_: seen.append((threading.current_thread().name, os.nice(0))))
+    (live.parent / "out.000001.jsonl").write_bytes(LINE)
+    subject = Shelf(live, 5, compress=True)
+    subject.open()
+    wait_for(lambda: bool(seen))
+    subject.close()
+    assert seen == [("compress-out.jsonl", 19)]
+    assert os.nice(0) < 19
+
+
+def test_deleted_meanwhile(live: Path) -> None:
+    """A file that becomes one too many while it is compressed does not come back."""
+    rotated = live.parent / "out.000001.jsonl"
+
+    class Deleted(threading.Event):
+        def is_set(self) -> bool:
+            rotated.unlink(missing_ok=True)
+            return False
+
+    rotated.write_bytes(LINE)
+    pack(rotated, Deleted())
+    assert names(live.parent) == []
+
+
+def test_no_room(live: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where there is no room for the compressed file, the plain one stays, with one warning, until there is."""
+    full = threading.Event()
+    full.set()
+    whole = shelf._packed
+    done = []
+
+    def packed(*arguments: object) -> bool:
+        done.append(full.is_set())
+        if full.is_set():
+            raise OSError(28, "No space left on device")
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shelf, "_packed", packed)
+    (live.parent / "out.000001.jsonl").write_bytes(LINE)
+    subject = Shelf(live, 5, compress=True)
+    with caplog.at_level(logging.WARNING):
+        for attempt in (1, 2):
+            subject.settle()
+            wait_for(lambda attempt=attempt: len(done) >= attempt)
+        full.clear()
+        assert names(live.parent) == ["out.000001.jsonl"]
+        subject.settle()
+        wait_for(lambda: names(live.parent) == ["out.000001.jsonl.gz"])
+    subject.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{live}: its rotated files stay uncompressed for now: no space left on device"
+    ]

@@ -98,7 +98,7 @@ ONLY_IN = {
     "pickle": ("builder", "camera.worker", "camera.child"),
     "socket": ("settings", "camera.worker", "camera.child", "camera.http"),
     "http": ("camera.http",),
-    "fcntl": ("camera.shared", "camera.child", "camera.program", "camera.videodev"),
+    "fcntl": ("camera.shared", "camera.child", "camera.program", "camera.videodev", "output.logfile"),
     "mmap": ("camera.shared", "camera.v4l2", "camera.jpeg"),
     "ctypes": (
         "service.device", "camera.process", "camera.devices", "camera.v4l2", "camera.videodev",

@@ -15,6 +15,9 @@ from edge_runner.fields import InputPath, Variants
 from edge_runner.model.bundle import ModelConfig
 from edge_runner.model.preprocess import Recipe
 from edge_runner.output import OUTPUTS
+from edge_runner.output.base import OutputConfig
+from edge_runner.output.mqtt import Tls
+from edge_runner.output.when import When
 from edge_runner.settings import Settings, load_settings
 from edge_runner.task import TASKS
 
@@ -75,9 +78,12 @@ def declared():
     }
     for name in CAMERAS:
         found["camera", name] = [f for f in fields(Variants(CAMERAS).config(name)) if f.name not in shared]
-    for section, table in (("task", TASKS), ("outputs", OUTPUTS)):
-        for name in table:
-            found[section, name] = fields(Variants(table).config(name))
+    for name in TASKS:
+        found["task", name] = fields(Variants(TASKS).config(name))
+    common = {f.name for f in fields(OutputConfig)}
+    found["outputs", "every"] = fields(OutputConfig)
+    for name in OUTPUTS:
+        found["outputs", name] = [f for f in fields(Variants(OUTPUTS).config(name)) if f.name not in common]
     return {place: {f.name: f for f in these} for place, these in found.items()}
 
 
@@ -90,6 +96,7 @@ def owners():
         ("camera", "live"): LiveConfig,
         ("model", ""): ModelConfig,
         ("preprocess", ""): Recipe,
+        ("outputs", "every"): OutputConfig,
     }
     for section, table in (("camera", CAMERAS), ("task", TASKS), ("outputs", OUTPUTS)):
         found |= {(section, name): Variants(table).config(name) for name in table}
@@ -106,7 +113,7 @@ def switched_on(camera="pattern", task="classify", output="jsonl"):
     wanted = {
         "camera": {"", "every", camera, *(["live"] if camera in LIVE else [])},
         "task": {task},
-        "outputs": {output},
+        "outputs": {"every", output},
     }
     kept = [line for line in lines() if line.type in wanted.get(line.section, {""}) and line.name != "cameras"]
     text = "\n".join(line.text for line in kept) + "\n"
@@ -117,7 +124,8 @@ def switched_on(camera="pattern", task="classify", output="jsonl"):
 def all_there(monkeypatch):
     """Every file that a configuration names is there, and every password set."""
     monkeypatch.setattr(InputPath, "missing", lambda self, path: None)
-    monkeypatch.setenv("CAM_PASSWORD", "secret")
+    for name in ("CAM_PASSWORD", "MQTT_PASSWORD"):
+        monkeypatch.setenv(name, "secret")
 
 
 @pytest.fixture
@@ -190,9 +198,11 @@ def test_tasks_stand_with_their_defaults(load, task):
 
 
 def check_defaults(config, apart=()):
-    """A key without a default shows some example; all others show just their default."""
+    """A key without a default shows some example; all others show just their default, a path relative to the file."""
     for item in fields(config):
         shown = getattr(config, item.name)
+        if isinstance(default(item), Path):
+            shown = Path(shown.name)
         if item.name in apart:
             continue
         if default(item) in (None, MISSING):
@@ -241,10 +251,11 @@ def test_cameras_shows_an_example(load):
     assert len({camera.type for camera in cameras.values()}) > 1
 
 
-def test_retry_shows_both_its_keys(load):
-    """A mapping within a line shows each of its keys with its default."""
-    [line] = [line for line in lines() if line.name == "retry"]
-    assert {f.name for f in fields(Retry)} == set(re.findall(r"(\w+): ", line.text.partition("{")[2]))
+@pytest.mark.parametrize(("name", "cls"), [("retry", Retry), ("when", When), ("tls", Tls)])
+def test_mappings_show_all_their_keys(name, cls):
+    """A mapping within a line shows each of its keys."""
+    [line] = [line for line in lines() if line.name == name]
+    assert {f.name for f in fields(cls)} == set(re.findall(r"(\w+): ", line.text.partition("{")[2]))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

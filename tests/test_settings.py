@@ -204,17 +204,17 @@ def test_mistakes_of_cameras(text, line):
         ),
         (
             "outputs: {type: console}",
-            "3: outputs: got a mapping; allowed: a list, each item a mapping with a type: console, jsonl, npz",
+            "3: outputs: got a mapping; allowed: a list, each item a mapping with a type: console, jsonl, mqtt, npz, snapshots",
         ),
         (
             "outputs: []",
-            "3: outputs: got []; allowed: a list, each item a mapping with a type: console, jsonl, npz",
+            "3: outputs: got []; allowed: a list, each item a mapping with a type: console, jsonl, mqtt, npz, snapshots",
         ),
         (
             "outputs: [{type: console, path: x}]",
-            "3: outputs.0.path: a key of type jsonl or npz, not of 'console'",
+            "3: outputs.0.path: a key of type jsonl, npz or snapshots, not of 'console'",
         ),
-        ("outputs: [{path: x}]", "3: outputs.0.type: missing; allowed: console | jsonl | npz"),
+        ("outputs: [{path: x}]", "3: outputs.0.type: missing; allowed: console | jsonl | mqtt | npz | snapshots"),
     ],
 )
 def test_mistakes_of_the_other_sections(text, line):
@@ -416,3 +416,15 @@ class TestCameras:
         """--set reaches into one of several cameras, or adds one."""
         cameras = read(self.TWO + MODEL, "cameras.door.fps=9", "cameras.gate.type=pattern").cameras
         assert (cameras["door"].fps, list(cameras)) == (9.0, ["door", "yard", "gate"])
+
+
+def test_a_default_path_is_relative_as_one_that_is_given(tmp_path, monkeypatch):
+    """What is written by default lies where it would lie if it had been named: beside the file, or in systemd's folder."""
+    path = tmp_path / "deep" / "camera.yaml"
+    path.parent.mkdir()
+    path.write_text("camera: {type: pattern}\nmodel: {path: ../m.tflite}\noutputs: [{type: mqtt, host: broker}]\n")
+    (tmp_path / "m.tflite").write_text("")
+    assert load_settings(path).value.outputs[0].spool == tmp_path / "deep" / "spool"
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    assert load_settings(path).value.outputs[0].spool == tmp_path / "state" / "spool"
+    assert load_settings(path, ["outputs.0.spool=null"]).value.outputs[0].spool is None

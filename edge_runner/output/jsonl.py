@@ -257,7 +257,7 @@ class JsonLines(Output):
     def _is_rotation_due(self, now: float, more: int = 0) -> bool:
         """Whether the file has to be rotated before `more` bytes are written."""
         size = self._file.size + self._bytes
-        if not size or not self._file.regular or now < self._rotate_at:
+        if not size or now < self._rotate_at:
             return False
         if self.config.rotate_size is not None and size + more > self.config.rotate_size:
             return True

@@ -50,12 +50,8 @@ class LogFile:
         return self._file is not None
 
     @property
-    def regular(self) -> bool:
-        """Whether it is a file, neither a device nor a pipe."""
-        return self._regular
-
-    @property
     def size(self) -> int:
+        """Bytes; 0 of a device or a pipe."""
         return os.fstat(self._fd).st_size if self._regular else 0
 
     @property

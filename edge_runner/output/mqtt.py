@@ -40,6 +40,7 @@ CONNECT_S = 10.0  # each for the connection and for TLS
 ANSWER_S = 30.0  # for both, the host's name, and the broker's answer
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 STEADY_S = 10.0  # a connection that held so long was a good one: after it, the first attempt comes soon
+FLAPPING = 3  # connections in a row that did not hold so long: there is a reason
 QUIET_S = 60.0  # without trouble: then the same trouble is said again
 
 WINDOW = 100  # messages that are not acknowledged; fewer where the broker says so
@@ -331,11 +332,11 @@ class Mqtt(Output):
         if code in BAD_LOGIN:
             who = f"user '{self._username}'" if self.config.username is not None else "clients without a user"
             why = f"it refuses {who} ({why.lower()}); check username and password"
-        elif code == TAKEN_OVER:
-            why += f"; another client has the same client_id, {self._client_id}"
-        steady = self._online_since is not None and time.monotonic() - self._online_since >= STEADY_S
-        if steady:
+        held_s = 0.0 if self._online_since is None else time.monotonic() - self._online_since
+        if held_s >= STEADY_S:
             self._failures = 0
+        elif code == TAKEN_OVER or (held_s and self._failures >= FLAPPING):
+            why += f" soon; does another client have this one's client_id, {self._client_id}?"
         self._end_link()
         if not self._leaving:
             self._put_off(why)

@@ -359,6 +359,18 @@ class TestOtherHands:
         assert seqs(path) == [1, 2]
         ended(subject)
 
+    def test_replaced_just_before_it_is_rotated(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """What somebody put in its place is not put away, and goes on."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_size=2 * len(lines(result())), compress=False)
+        for seq in (101, 102):
+            subject.write(Item(result(seq=seq)))
+        path.unlink()
+        path.write_bytes(lines(result(seq=107)))
+        subject.write(Item(result(seq=103)))
+        assert (family(path), seqs(path)) == ([], [107, 103])
+        ended(subject)
+
     def test_one_writer(self, tmp_path: Path, result: Make, clock: Clock) -> None:
         """A file that another output writes is refused: each would rotate it under the other's hands."""
         path = tmp_path / "out.jsonl"
@@ -576,6 +588,22 @@ class TestBudget:
         assert subject.lost == 1
         assert subject.report().startswith(f"{budget.size_text(10 * size)} of {budget.size_text(10 * size)} today")
         ended(subject)
+
+    @pytest.mark.parametrize("end", [ended, JsonLines.close], ids=["stopped", "killed"])
+    def test_large(self, tmp_path: Path, result: Make, clock: Clock, end: Callable[[JsonLines], None]) -> None:
+        """To the byte: what was rotated and deleted was noted, and the live file tells the rest."""
+        path = tmp_path / "out.jsonl"
+        size = len(lines(result()))
+        options = {"rotate_size": 3 * size, "keep": 1, "compress": False, "daily_budget": 1000 * size}
+        for count in (14, 28):
+            subject = opened(path, **options)
+            for n in range(111, 125):
+                subject.write(Item(result(seq=n, time_ns=NOON_NS)))
+            assert subject.report().startswith(f"{budget.size_text(count * size)} of")
+            end(subject)
+        if end is ended:
+            path.unlink()
+            assert opened(path, **options).report().startswith(f"{budget.size_text(28 * size)} of")
 
     def test_gathered_lines_count(self, tmp_path: Path, result: Make, clock: Clock) -> None:
         """What waits to be written is part of it."""

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """Take all room that is left, but for what a page that is begun still has."""
     path = disk / "filler"
-    with path.open("wb") as filler:
-        try:
-            while filler.write(bytes(1 << 16)):
-                filler.flush()
-        except OSError:
-            pass
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while True:
+            os.write(file, bytes(1 << 16))
+    os.close(file)
     return path
 
 
@@ -123,6 +122,7 @@ class TestFull:
         for _ in range(3):
             for _ in range(300):
                 assert writer.writes()
+            wait_for(lambda: all(file.suffix == ".gz" for file in family(path)))  # which makes room as well
             filler = fill(disk)
             writer.until(taken=False)
             for _ in range(50):

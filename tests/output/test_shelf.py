@@ -95,9 +95,17 @@ def test_stopped(live: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None
     """Closing does not wait for a large file: it stays as it was, and nothing half done is left."""
     rotated = live.parent / "out.000001.jsonl"
     rotated.write_bytes(os.urandom(1 << 20))
-    stopping = threading.Event()
-    stopping.set()
-    pack(rotated, stopping)
+    asked = []
+
+    class Stopping(threading.Event):
+        def is_set(self) -> bool:
+            asked.append(beside.stat().st_size)
+            return len(asked) >= 3
+
+    beside = live.parent / ".out.000001.jsonl.gz.part"
+    pack(rotated, Stopping())
+    assert len(asked) < 6
+    assert max(asked) < 1 << 19
     assert names(live.parent) == ["out.000001.jsonl"]
     monkeypatch.setattr(shelf, "_mend", lambda path: None)
     subject = Shelf(live, 5, compress=True)

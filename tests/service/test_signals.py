@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -31,18 +32,27 @@ def test_during_the_start(start_cli: Any, configure: Any, number: signal.Signals
 
 
 def test_reader_that_is_stuck(start_cli: Any, configure: Any, tmp_path: Path) -> None:
-    """Whoever holds standard output open without reading cannot keep the daemon alive, nor the other output from its lines."""
+    """Whoever holds standard output open without reading keeps neither the daemon alive, nor the other output from its lines."""
     outputs = [{"type": "console"}, {"type": "jsonl", "path": "out.jsonl"}]
     child = start_cli("--config", configure(camera={"type": "pattern", "fps": 500}, outputs=outputs))
-    sizes = [0, 0]
-    while not sizes[-1] or sizes[-1] != sizes[-2]:  # until the pipe is full, and nothing moves any more
-        time.sleep(0.5)
-        sizes.append((tmp_path / "out.jsonl").stat().st_size if (tmp_path / "out.jsonl").exists() else 0)
+    said = ""
+    while "outputs.0 (console): 500 results wait for it; more are lost until it keeps up" not in said:
+        said = child.stderr.readline()
+        assert said, "it ended"
+    before = lines(tmp_path)
+    while len(lines(tmp_path)) < len(before) + 100:
+        time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     assert child.wait(20) == 0
-    seqs = [json.loads(line)["seq"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    seqs = [json.loads(line)["seq"] for line in lines(tmp_path)]
     assert seqs == list(range(1, len(seqs) + 1))
-    assert "outputs.0: standard output: takes no result" in child.stderr.read()
+    said = child.stderr.read()
+    assert re.search(r"outputs\.0 \(console\): does not take results in time; 50\d are given up", said)
+    assert re.search(r"outputs\.0 \(console\): \d+ results lost", said)
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "out.jsonl").read_text().splitlines() if (folder / "out.jsonl").exists() else []
 
 
 def test_slow_camera(start_cli: Any, configure: Any) -> None:

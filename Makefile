@@ -30,7 +30,7 @@ arm: ## the wheel on emulated ARM boards: Debian, QEMU, some minutes each
 	scripts/test_arm.sh --armhf
 
 .PHONY: soak
-soak: ## half an hour of faults
+soak: ## half an hour of faults, and 300 kills
 	scripts/soak.sh
 
 .PHONY: v4l2

@@ -1,0 +1,264 @@
+"""The daemon, killed again and again at random moments by a seed, while its broker and its disk fail too: nothing that was
+acknowledged is lost, and what is in the log is whole.
+
+    python kills.py [--kills 300] [--seed 1]
+
+The outputs are a log that is rotated every few seconds, a real broker (mosquitto), and snapshots. Before the broker stands a relay
+that notes what it acknowledged. The last line says how it went, and the exit code is 0 only where all went well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from lab import broker as brokers  # noqa: E402
+
+from edge_runner.output.rotated import family  # noqa: E402
+
+MODELS = Path(__file__).parents[1] / "data"
+START_MOST_S = 60.0
+DRAIN_MOST_S = 120.0
+RUN_S = (0.2, 2.0)  # from exec to the kill: into the start, and well beyond it
+AWAY = 0.5  # of the runs see something happen to the broker
+RESULTS = "edge-runner/pi-7/door"
+SHOT_END = b"\xff\xd9"  # the last bytes of a JPEG
+
+
+@dataclass
+class Seen:
+    """What came of it."""
+
+    kills: int = 0
+    runs: int = 0
+    logged: int = 0
+    acknowledged: int = 0
+    repeated: int = 0
+    torn: int = 0
+    never_sent: int = 0
+    longest_gap_s: float = 0.0
+    faults: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    wrong: list[str] = field(default_factory=list)
+
+
+class Kills:
+    """`folder` is empty, and keeps what the daemon wrote."""
+
+    def __init__(self, folder: Path, mosquitto: brokers.Broker, relay: brokers.Tap, seed: int) -> None:
+        self.folder, self.mosquitto, self.relay = folder, mosquitto, relay
+        self.log = folder / "results.jsonl"
+        self.chance = random.Random(seed)
+        self.seen = Seen()
+        self.away: Callable[[], None] | None = None
+        self.config = folder / "kills.json"
+        self.config.write_text(json.dumps(self.settings()))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "device": "pi-7",
+            "camera": {"name": "door", "type": "pattern", "width": 64, "height": 48, "fps": 200},
+            "model": {"path": str(MODELS / "colour.tflite"), "labels": str(MODELS / "colours.txt"), "threads": 1},
+            "preprocess": {"color": "rgb", "mean": 0, "std": 255},
+            "outputs": [
+                {"type": "jsonl", "path": self.log.name, "rotate_size": "100KB", "keep": 100_000},
+                {"type": "mqtt", "host": self.relay.host, "port": self.relay.port, "spool": "spool", "keepalive": "2s"},
+                {"type": "snapshots", "path": "snapshots", "min_interval": "100ms", "max_total": "500KB"},
+            ],
+        }
+
+    def start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "edge_runner", "--config", str(self.config)]
+        with (self.folder / "said").open("a") as said:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, text=True)
+
+    def go(self, kills: int) -> None:
+        for _ in range(kills):
+            daemon = self.start()
+            ends = time.monotonic() + self.chance.uniform(*RUN_S)
+            if self.chance.random() < AWAY:
+                time.sleep(self.chance.uniform(0, 1.0))
+                self.trouble()
+            time.sleep(max(0.0, ends - time.monotonic()))
+            assert daemon.poll() is None, f"the daemon ended by itself: {self.said()}"
+            daemon.send_signal(signal.SIGKILL)
+            daemon.wait()
+            self.seen.kills += 1
+            self.look_at(last_line(self.log))
+        self.mend()
+        self.end()
+
+    def trouble(self) -> None:
+        """Mend the last fault of the broker, or make another one."""
+        if self.away:
+            self.mend()
+            return
+        name, deed, self.away = self.chance.choice(
+            [
+                ("broker stopped", self.mosquitto.stop, self.mosquitto.start),
+                ("broker killed", self.mosquitto.kill, self.mosquitto.start),
+                ("broker frozen", self.mosquitto.freeze, self.mosquitto.thaw),
+                ("link cut", self.relay.cut, lambda: None),
+            ]
+        )
+        self.seen.faults[name] += 1
+        deed()
+
+    def mend(self) -> None:
+        if self.away:
+            self.away()
+        self.away = None
+
+    def look_at(self, tail: bytes) -> None:
+        """A kill may leave half of a last line, and the next start takes it away."""
+        self.seen.torn += bool(tail) and not tail.endswith(b"\n")
+
+    def end(self) -> None:
+        """One last start, until all that waits has been sent; then it is stopped as systemd does."""
+        before = last_run(self.log)
+        daemon = self.start()
+        deadline = time.monotonic() + DRAIN_MOST_S
+        while not self.drained(before) and time.monotonic() < deadline:
+            assert daemon.poll() is None, f"the daemon ended by itself: {self.said()}"
+            time.sleep(0.2)
+        if not self.drained(before):
+            self.seen.wrong.append(f"what waited was not sent in {DRAIN_MOST_S:g} s")
+        daemon.send_signal(signal.SIGTERM)
+        if (code := daemon.wait(START_MOST_S)) != 0:
+            self.seen.wrong.append(f"the last run ended with {code}")
+
+    def drained(self, before: str | None) -> bool:
+        """Whether a result of the newest run was acknowledged: it stood behind all that waited. `before` was another one."""
+        newest = next((json.loads(p)["run"] for t, p in reversed(self.relay.acknowledged) if t == RESULTS), None)
+        return newest is not None and newest == last_run(self.log) != before
+
+    def said(self) -> str:
+        return (self.folder / "said").read_text()[-3000:]
+
+    def judge(self) -> Seen:
+        """Hold what is on disk against what was acknowledged."""
+        seen, logged, sent = self.seen, defaultdict(list), defaultdict(list)
+        for result in self.results():
+            logged[result["run"]].append(result)
+        for topic, payload in self.relay.acknowledged:
+            if topic == RESULTS:
+                result = json.loads(payload)
+                sent[result["run"]].append(result["seq"])
+        for run, results in logged.items():
+            seqs = [result["seq"] for result in results]
+            if seqs != list(range(1, len(seqs) + 1)):
+                seen.wrong.append(f"the log of run {run} has a hole, or an order of its own")
+            times = [result["monotonic_s"] for result in results]
+            seen.longest_gap_s = max([seen.longest_gap_s, *(later - earlier for earlier, later in pairwise(times))])
+        for run, seqs in sent.items():
+            once = list(dict.fromkeys(seqs))
+            seen.repeated += len(seqs) - len(once)
+            if once != list(range(1, len(once) + 1)):
+                seen.wrong.append(f"what was sent of run {run} has a hole, or an order of its own")
+        seen.runs, seen.logged = len(logged), sum(map(len, logged.values()))
+        seen.acknowledged = sum(len(set(seqs)) for seqs in sent.values())
+        seen.never_sent = sum(max(0, len(results) - len(set(sent[run]))) for run, results in logged.items())
+        snapshots = list((self.folder / "snapshots").glob("*.jpg"))
+        seen.wrong += [f"{path.name} is no whole picture" for path in snapshots if not whole(path)]
+        if not snapshots:
+            seen.wrong.append("there are no snapshots")
+        return seen
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """Every line of the log, which all have to parse."""
+        for path in [*family(self.log), self.log]:
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                self.seen.wrong.append(f"the last line of {path.name} is torn")
+                content = content[: content.rfind(b"\n") + 1]
+            for line in content.splitlines():
+                try:
+                    result = json.loads(line)
+                except ValueError:
+                    self.seen.wrong.append(f"{path.name} has a line that is none: {line[:80]!r}")
+                    continue
+                hours, minutes, seconds = result["time"][11:-1].split(":")
+                yield {**result, "monotonic_s": int(hours) * 3600 + int(minutes) * 60 + float(seconds)}
+
+
+def last_line(path: Path) -> bytes:
+    """The end of a file, at least of its last line."""
+    if not path.exists():
+        return b""
+    with path.open("rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 4096))
+        return file.read().rpartition(b"\n{")[2]
+
+
+def last_run(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+    return str(json.loads(lines[-1])["run"]) if lines else None
+
+
+def whole(path: Path) -> bool:
+    return path.read_bytes().endswith(SHOT_END)
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if missing := brokers.broker_missing():
+        tell(f"failed: there is no {missing}")
+        return 1
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mosquitto = stack.enter_context(brokers.broker(folder / "broker"))
+        relay = stack.enter_context(brokers.tap(mosquitto))
+        (folder / "board").mkdir()
+        kills = Kills(folder / "board", mosquitto, relay, options.seed)
+        began = time.monotonic()
+        try:
+            kills.go(options.kills)
+        except AssertionError as error:
+            kills.seen.wrong.append(str(error))
+        seen = kills.judge()
+        minutes = (time.monotonic() - began) / 60
+        for name, count in sorted(seen.faults.items()):
+            tell(f"{name:24} {count:4} times")
+        tell(f"{'runs with results':24} {seen.runs:4}")
+        tell(f"{'results in the log':24} {seen.logged:4}, each line whole; {seen.torn} half lines were repaired")
+        tell(f"{'acknowledged':24} {seen.acknowledged:4}, {seen.repeated} of them more than once")
+        tell(f"{'in the log, never sent':24} {seen.never_sent:4}: they were not acknowledged when the kill came")
+        tell(f"{'longest gap in a run':24} {seen.longest_gap_s:.2f} s")
+        if seen.wrong:
+            tell(kills.said())
+            tell(f"failed: {'; '.join(seen.wrong[:10])}")
+            return 1
+        tell(
+            f"all well: {seen.kills} kills in {minutes:.1f} minutes (seed {options.seed}), nothing acknowledged was lost"
+        )
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

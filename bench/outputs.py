@@ -2,8 +2,8 @@
 
     python bench/outputs.py [--rounds 6] [--seconds 10]
 
-The daemon runs on the test picture, as fast as the model goes, into a log and into a pipe. Whoever reads the pipe takes all there is,
-or one line a second. What counts is how many results the log gets. (A pipe that nobody reads from at all is the same to it.)
+The daemon runs on the test picture, as fast as the model goes, into a log and into a pipe. Whoever reads the pipe takes all there
+is, or one line a second. What counts is how many results the log gets.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ def rate(slow: bool, seconds: float, fps: float) -> float:
 
 
 def drain(pipe: int, slow: bool) -> None:
+    """Read the pipe to its end."""
     while os.read(pipe, 500 if slow else 1 << 16):
         time.sleep(1.0 if slow else 0.01)
 
 
 def count(log: Path) -> int:
+    """Lines in the log."""
     return log.read_bytes().count(b"\n")
 
 

@@ -133,6 +133,7 @@ class Pipeline:
             "results": self.publisher.seq,
             "dropped": self.counts.dropped,
             "lost": sum(self.publisher.lost.values()),
+            **self.publisher.figures(),
         }
 
     def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:

@@ -23,7 +23,7 @@ quietly() {
 # need_tools WHAT PACKAGE PROGRAM…: Debian, the programs of the package, and mmdebstrap, installed where they are missing, which takes
 # root; and $WORK, a folder for the time of this run.
 need_tools() {
-    local what=$1 package=$2
+    local what=$1 package=$2 program missing=
     shift 2
     [ "$(sed -n 's/^ID=//p' /etc/os-release 2>/dev/null)" = debian ] || cannot "$what needs Debian"
     mkdir -p "$CACHE"
@@ -32,7 +32,10 @@ need_tools() {
     trap 'rm -rf "$WORK"' EXIT
     trap 'exit 130' INT
     trap 'say "edge-runner: error: $BASH_COMMAND fails"' ERR # what is not said otherwise
-    if ! command -v mmdebstrap "$@" >/dev/null || [ "$(command -v mmdebstrap "$@" | wc -l)" -le $# ]; then
+    for program in mmdebstrap "$@"; do
+        command -v "$program" >/dev/null || missing=$program
+    done
+    if [ -n "$missing" ]; then
         [ "$(id -u)" = 0 ] || cannot "$what needs QEMU: sudo apt-get install $package mmdebstrap"
         export DEBIAN_FRONTEND=noninteractive
         quietly "apt-get update" apt-get update

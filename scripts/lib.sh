@@ -66,3 +66,20 @@ assert all(map(Gst.ElementFactory.find, ('appsrc', 'x264enc', 'rtph264pay', 'jpe
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >/dev/null 2>&1 ||
         say "the tests with an RTSP camera are skipped: apt-get could not install $packages"
 }
+
+# mqtt_broker: the broker of the tests with MQTT, and a network to cut. Where it cannot be had, those tests are skipped.
+mqtt_broker() {
+    local packages="mosquitto mosquitto-clients iproute2" program missing=
+    for program in mosquitto mosquitto_sub ip; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v $program >/dev/null || missing=$program
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "the tests with an MQTT broker are skipped; on Debian: sudo apt install $packages"
+        return 0
+    fi
+    say "installing an MQTT broker for the tests …"
+    # shellcheck disable=SC2086  # a list
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >/dev/null 2>&1 ||
+        say "the tests with an MQTT broker are skipped: apt-get could not install $packages"
+}

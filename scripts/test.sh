@@ -12,6 +12,7 @@ fi
 cd "$ROOT"
 board_env .venv-test "[test]"
 rtsp_server
+mqtt_broker
 .venv-test/bin/python -m pytest -m "not builder" -n auto "$@"
 if ! $board_only; then
     builder_env "[build,test]"

@@ -92,6 +92,7 @@ ONLY_IN = {
     "tflite_runtime": ("model.interpreter",),
     "ai_edge_litert": ("model.interpreter",),
     "paho": ("output.mqtt",),
+    "sqlite3": ("output.spool",),
     "argparse": ("cli", "builder"),
     "signal": ("service", "model.probe", "builder", "camera.worker", "camera.child", "camera.program", "camera.process"),
     "subprocess": ("model.probe", "builder", "camera.child", "camera.program", "camera.devices"),

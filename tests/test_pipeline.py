@@ -18,9 +18,9 @@ from edge_runner.errors import ConfigError, ModelError, OutputError, SettingErro
 from edge_runner.frame import Geometry, Picture, Shot, Stamp
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.publisher import Publisher
-from edge_runner.pipeline import Pipeline
+from edge_runner.pipeline import Board, Pipeline
 from edge_runner.pipeline import assemble as assemble_whole
-from edge_runner.result import Result
+from edge_runner.result import Answers, Detection, Result
 from edge_runner.settings import load_settings
 
 pytestmark = pytest.mark.arm
@@ -144,6 +144,48 @@ class TestStep:
         assert pipeline.step(shot((1, 0, 0))).clock == said
 
 
+class TestState:
+    def test_health(self, assemble: Assemble, configure: Any) -> None:
+        """It starts, runs, and is degraded while a camera or an output has trouble, which is named; numbers go with it."""
+        broken = Kept()
+        two = {"door": {"type": "pattern"}, "gate": {"type": "pattern"}}
+        pipeline = fitted(assemble(configure(camera=None, cameras=two)), broken)
+        with pipeline.publisher:
+            assert pipeline.state()["health"] == "starting"
+            pipeline.step(shot((1, 0, 0), camera="door", dropped=4))
+            assert pipeline.state()["health"] == "starting"
+            pipeline.step(shot((1, 0, 0), camera="gate"))
+            running = pipeline.state()
+            assert (running["health"], running["reasons"], running["results"]) == ("running", [], 2)
+            assert (running["dropped"], running["lost"]) == (4, 0)
+            pipeline.feeds["cameras.gate"].trouble = "no new frame for 10 s"
+            settle(pipeline.publisher)
+            broken.broken = True
+            pipeline.step(shot((1, 0, 0), camera="door"))
+            settle(pipeline.publisher)
+            degraded = pipeline.state()
+        assert degraded["health"] == "degraded"
+        assert degraded["reasons"] == ["cameras.gate: no new frame for 10 s", "outputs.0: the cable was cut"]
+        assert degraded["lost"] == 1
+
+    def test_what_outputs_are_told(self, configure: Any) -> None:
+        """Before the first result an output knows the device, the cameras, the task and its labels, and can ask for the state."""
+        config = configure(device="pi-7", camera={"type": "pattern", "name": "door"}, task={"deny": ["red"]})
+        board = Board(lambda: True, lambda: 51.5)
+        origin = assemble_whole(load_settings(config), board).publisher.origin
+        assert (origin.device, origin.cameras, origin.task) == ("pi-7", ("door",), "classify")
+        assert origin.labels == ("green", "blue")
+        state = origin.state()
+        assert (state["health"], state["temperature"], state["clock"]) == ("starting", 51.5, "synced")
+
+    def test_answers_can_be_drawn(self, configure: Any) -> None:
+        """An output that saves pictures can have the answers drawn on them."""
+        origin = assemble_whole(load_settings(configure())).publisher.origin
+        picture = np.full((240, 320, 3), 90, np.uint8)
+        origin.draw(picture, Answers(detections=(Detection("cat", 0, 0.9, (0.2, 0.2, 0.8, 0.8)),)))
+        assert np.unique(picture).size > 1
+
+
 class TestDoubt:
     def test_is_said_once(self, assemble: Assemble, configure: Any, caplog: pytest.LogCaptureFixture) -> None:
         """An answer that is probably wrong is warned of once, not with each frame."""
@@ -222,7 +264,7 @@ class TestOpening:
         """An output that does not open is named by its key, and those before it are closed again."""
         one, two = Kept(), Kept()
 
-        def fail() -> None:
+        def fail(origin: Origin) -> None:
             raise SettingError("no broker", key="host")
 
         two.open = fail  # type: ignore[method-assign]

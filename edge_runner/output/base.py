@@ -117,6 +117,10 @@ class Output(ABC):
         """Let go of everything, at once. It can be called twice, and the output can be opened again."""
         return None
 
+    def figures(self) -> Mapping[str, float]:
+        """Numbers of its own that are worth watching, by their names; quickly, from any thread."""
+        return {}
+
     def report(self) -> str:
         """What there is to tell at the end of a run beyond results and losses; empty where nothing is."""
         return ""

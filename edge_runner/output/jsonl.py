@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +160,9 @@ class JsonLines(Output):
         self.lost += len(self._lines)  # of a close that nobody announced by `finish`
         self._forget()
         self.due = self._unsynced_since = None
+
+    def figures(self) -> Mapping[str, float]:
+        return {"bytes_today": self._budget.today, "bytes_allowed": self._budget.most_bytes} if self._budget else {}
 
     def report(self) -> str:
         torn = f"{self.torn} torn at the start and cut off" if self.torn else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -170,9 +171,9 @@ class Mqtt(Output):
             self._notices.append(Message(self._topics.status, OFFLINE))
             self._send_notices()
             self._await(until - GOODBYE_S / 2, lambda: bool(self._flights))
-        if self._link and self._online_since is not None:
+        if self._link:
             self._link.leave()
-            self._await(until, lambda: True)
+            self._await(min(until, time.monotonic() + JOIN_S), lambda: True)
 
     def close(self) -> None:
         if self._link:
@@ -193,6 +194,7 @@ class Mqtt(Output):
         self._version5 = True
         self._online_since: float | None = None
         self._failures = 0
+        self._flaps = 0
         self._attempt_at = 0.0
         self._said: set[str] = set()
         self._complained = False
@@ -332,11 +334,12 @@ class Mqtt(Output):
         if code in BAD_LOGIN:
             who = f"user '{self._username}'" if self.config.username is not None else "clients without a user"
             why = f"it refuses {who} ({why.lower()}); check username and password"
-        held_s = 0.0 if self._online_since is None else time.monotonic() - self._online_since
-        if held_s >= STEADY_S:
-            self._failures = 0
-        elif code == TAKEN_OVER or (held_s and self._failures >= FLAPPING):
-            why += f" soon; does another client have this one's client_id, {self._client_id}?"
+        elif self._online_since is not None:
+            held = time.monotonic() - self._online_since >= STEADY_S
+            self._flaps = 0 if held else self._flaps + 1
+            self._failures = 0 if held else self._failures
+            if self._flaps >= FLAPPING or code == TAKEN_OVER:
+                why += f" once more; does another client have this one's client_id, {self._client_id}?"
         self._end_link()
         if not self._leaving:
             self._put_off(why)
@@ -351,8 +354,8 @@ class Mqtt(Output):
         self._box.again()
 
     def _drop(self, why: str) -> None:
-        if self._link:
-            self.ended(self._link, why)
+        self._end_link()
+        self._put_off(why)
 
     def _put_off(self, why: str) -> None:
         """Say why, and try again later; at different times where many boards lost one broker."""
@@ -363,8 +366,9 @@ class Mqtt(Output):
 
     def _complain(self, why: str) -> None:
         """Once, until all was well for a while."""
-        known = why in self._said
-        self._said.add(why)
+        core = re.sub(r" \(.*\)", "", why)  # one trouble has many details
+        known = core in self._said
+        self._said.add(core)
         self._complained |= not known
         kept = f"in {self.config.spool}" if self.config.spool else "in memory"
         level = logging.DEBUG if known else logging.WARNING

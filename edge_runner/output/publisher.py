@@ -52,6 +52,10 @@ class Publisher:
         """What is wrong with outputs just now."""
         return [courier.trouble for courier in self._couriers if courier.trouble]
 
+    def figures(self) -> dict[str, float]:
+        """Numbers worth watching: `outputs.1.bytes_today`."""
+        return {f"{key}.{name}": value for key, output in self.outputs.items() for name, value in output.figures().items()}
+
     def reports(self) -> list[str]:
         """What there is to tell of each output at the end."""
         return [report for courier in self._couriers if (report := courier.report())]

@@ -259,6 +259,8 @@ class Tap:
                 near.close()
                 continue
             far.settimeout(None)
+            for one in (near, far):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             flow = _Flow(self, near, far)
             self._open |= {near, far}
             for work in (flow.up, flow.down):

@@ -351,6 +351,13 @@ def test_saved_files_are_named(result: Make) -> None:
     assert '"snapshot": "1.jpg"' in returned[0].line()
 
 
+def test_figures_have_their_outputs_key() -> None:
+    """Numbers that outputs want to be watched come under their keys."""
+    kept = Kept()
+    kept.figures = lambda: {"bytes_today": 3}  # type: ignore[method-assign]
+    assert Publisher(outputs(Kept(), kept)).figures() == {"outputs.1.bytes_today": 3}
+
+
 def test_numbers_results() -> None:
     """seq counts from 1; each publisher has a run of its own."""
     one, two = Publisher({}), Publisher({})

@@ -130,6 +130,11 @@ ANSWERS = st.one_of(
     st.lists(st.builds(Keypoint, TEXT, NUMBER, NUMBER, NUMBER), max_size=3).map(
         lambda some: Answers(keypoints=tuple(some))
     ),
+    st.builds(
+        lambda label, name: Answers(detections=(found(label),), keypoints=(Keypoint(name, 0.5, 0.5, 0.5, person=0),)),
+        TEXT,
+        TEXT,
+    ),
     st.builds(lambda name: Answers(tensors=(RawTensor(name, (2,), "float32", (0.5, None)),)), TEXT),
 )
 RESULTS = st.builds(

@@ -1,0 +1,235 @@
+"""Boots the machine of scripts/test_power.sh again and again, cuts its power while it writes, and holds what is left to what it said.
+
+What the machine says on its console is a line of JSON after `power: ` (tests/system/power_checks.py). It is killed with SIGKILL in
+the middle of what it has its card do (card.py), which then forgets, sector by sector, what was not flushed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lab.card import Card
+
+LOGS = ("each", "5s", "never")
+SYNCED = (*LOGS, "spool")
+START_S = 600.0  # an emulated machine on a busy one
+WRITES_S = 3.0, 20.0  # from its first result to the cut
+REQUESTS = 60  # of the card, within which it then comes
+END_S = 60.0
+LATE_S = {"5s": 5.0, "spool": 5.0}  # what is written is synchronised within this time
+SLACK_S = 3.0  # for that itself, in emulation
+SAYS = "power: "
+
+
+class Machine:
+    """The machine, booted, and what it says."""
+
+    def __init__(self, options: argparse.Namespace, place: Path, *, last: bool) -> None:
+        command = [
+            "qemu-system-x86_64", "-machine", "q35,accel=kvm:tcg", "-cpu", "max", "-smp", "2", "-m", str(options.memory),
+            "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+            "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
+            "-append", f"console=ttyS0 panic=-1 loglevel=4 {'last' if last else ''}",
+            "-drive", f"file=nbd+unix:///?socket={place},format=raw,if=virtio,cache=none",
+        ]  # fmt: skip
+        self.console = options.console
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def hear(self, within_s: float) -> dict[str, Any] | None:
+        """The next thing that it says; None when it has ended, or is silent for so long. Whatever else it prints is passed over."""
+        while True:
+            try:
+                line = self._said.get(timeout=within_s)
+            except queue.Empty:
+                return None
+            if line is None:
+                return None
+            with suppress(ValueError):  # the last line may be cut as well
+                if line.startswith(SAYS):
+                    said: dict[str, Any] = json.loads(line.removeprefix(SAYS))
+                    return said
+
+    def wait_for(self, word: str) -> dict[str, Any]:
+        """The next thing that it says of this."""
+        while (said := self.hear(START_S)) is not None:
+            if word in said:
+                return said
+        sys.exit(f"edge-runner: error: the machine came to no '{word}'; its console is in {self.console}")
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """Wait until it is gone; what it had said until then."""
+        self._child.wait(END_S)
+        while (said := self.hear(END_S)) is not None:
+            yield said
+
+    def kill(self) -> None:
+        """At once, as it stands."""
+        self._child.kill()
+
+    def _listen(self) -> None:
+        assert self._child.stdout
+        with open(self.console, "ab") as console:
+            for line in self._child.stdout:
+                console.write(line)
+                self._said.put(line.decode(errors="replace").strip())
+        self._said.put(None)
+
+
+class Ledger:
+    """What the machine said that it wrote, and that its card has; and what was found of it at the next start."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.wrote: dict[str, dict[int, float]] = {}
+        """By run and number: the machine's time, in seconds."""
+        self.kept: dict[str, dict[str, int]] = {name: {} for name in SYNCED}
+        """By log and run: the last result that was synchronised."""
+        self.snapshot: str | None = None
+        """The last that was saved since the machine has started."""
+        self.saved = 0
+        self.found: dict[str, dict[str, int]] = {name: {} for name in SYNCED}
+        """By log and run: the last that was there."""
+        self.lost_s: dict[str, list[float]] = {name: [] for name in SYNCED}
+        self.torn = 0
+        self.wrong: list[str] = []
+
+    def note(self, said: dict[str, Any]) -> None:
+        """What the machine says while it writes."""
+        run = self.runs[-1]
+        if "wrote" in said:
+            self.wrote[run][said["wrote"]] = said["at"]
+        elif said.get("kept") == "snapshots":
+            self.snapshot = said["name"]
+            self.saved += 1
+        elif "kept" in said:
+            self.kept[said["kept"]][run] = said["seq"]
+        elif "wrong" in said:
+            self.wrong.append(said["wrong"])
+
+    def judge(self, said: dict[str, Any]) -> None:
+        """What it finds when it starts. Another run begins."""
+        left = said["left"]
+        self.wrong += left["wrong"]
+        self.torn += left["torn"]
+        for name in SYNCED:
+            self._judge(name, left[name])
+        if self.snapshot and self.snapshot not in left["snapshots"]:
+            self.wrong.append(f"the snapshot {self.snapshot} is missing")
+        self.snapshot = None
+        self.runs.append(said["run"])
+        self.wrote[said["run"]] = {}
+
+    def _judge(self, name: str, stretches: list[list[Any]]) -> None:
+        """Nothing that was synchronised or found before may be missing, and there is no hole; of the spool, the oldest go."""
+        found, oldest = {run: last for run, _, last in stretches}, self._oldest(name, stretches)
+        for run in self.runs:
+            before = max(self.found[name].get(run, 0), self.kept[name].get(run, 0))
+            if run >= oldest and found.get(run, 0) < before:
+                self.wrong.append(f"{name}: {run} ends with {found.get(run, 0)}, and {before} was safe")
+        for place, (run, first, last) in enumerate(stretches):
+            if first != 1 and not (name == "spool" and place == 0):
+                self.wrong.append(f"{name}: a hole before {first} of {run}")
+            if run != self.runs[-1] and last > self.found[name].get(run, 0):
+                self.wrong.append(f"{name}: {run} has grown to {last}")
+        if [run for run, _, _ in stretches] != [run for run in self.runs if run in found]:
+            self.wrong.append(f"{name}: the runs are out of order")
+        self.found[name] = found
+        if self.runs and self.wrote[self.runs[-1]]:
+            self._measure(name, self.wrote[self.runs[-1]], found.get(self.runs[-1], 0))
+
+    def _measure(self, name: str, wrote: dict[int, float], last: int) -> None:
+        """How much of the time before the cut is missing."""
+        newest = max(wrote.values())
+        lost_s = newest - wrote[last] if last in wrote else newest - min(wrote.values()) if last == 0 else 0.0
+        self.lost_s[name].append(lost_s)
+        if lost_s > LATE_S.get(name, START_S) + SLACK_S:
+            self.wrong.append(f"{name}: {lost_s:.1f} s are missing before the cut")
+
+    @staticmethod
+    def _oldest(name: str, stretches: list[list[Any]]) -> str:
+        """The first run that has to be there: of a spool that is full, the first that is there."""
+        return str(stretches[0][0]) if name == "spool" and stretches and stretches[0][1] > 1 else ""
+
+
+def main() -> None:
+    """Cut by cut, what was lost; then the figures of all of them. The exit code is 0 only where all is well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuts", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--machine", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--console", type=Path, required=True)
+    parser.add_argument("--memory", type=int, default=2048)
+    options = parser.parse_args()
+    options.console.write_bytes(b"")
+    chance, ledger, place = random.Random(options.seed), Ledger(), options.work / "card"
+    card = Card(options.work / "card.img", place, random.Random(options.seed))
+    started = time.monotonic()
+    for number in range(1, options.cuts + 2):
+        machine = Machine(options, place, last=number > options.cuts)
+        try:
+            one_start(machine, card, ledger, chance, number if number <= options.cuts else None)
+        finally:
+            machine.kill()
+        if ledger.wrong:
+            sys.exit("\n".join(f"power: wrong: {what}" for what in ledger.wrong))
+    report(ledger, card, options.cuts, time.monotonic() - started)
+
+
+def one_start(machine: Machine, card: Card, ledger: Ledger, chance: random.Random, number: int | None) -> None:
+    """Look at what is left, and, but for the last time, write and cut the power."""
+    ledger.judge(machine.wait_for("left"))
+    if number is not None:
+        if number > 1:
+            lost = ", ".join(f"{name} {ledger.lost_s[name][-1]:.1f} s" for name in SYNCED)
+            print(f"power: after cut {number - 1}: nothing that was safe is missing; lost: {lost}", flush=True)
+        ledger.note(machine.wait_for("wrote"))
+        time.sleep(chance.uniform(*WRITES_S))
+        card.cut_soon(chance.randrange(REQUESTS))
+        card.dead.wait(END_S)
+        machine.kill()
+    for said in machine.end():
+        ledger.note(said)
+    if number is not None:
+        card.cut()
+        card.power_on()
+
+
+def report(ledger: Ledger, card: Card, cuts: int, took_s: float) -> None:
+    """The figures."""
+    wrote = sum(map(len, ledger.wrote.values()))
+    print(
+        f"power: ok: {cuts} cuts; the card forgot {card.forgotten} sectors of those it had not flushed, and kept {card.survived}"
+    )
+    for name in SYNCED:
+        kept, found = sum(ledger.kept[name].values()), sum(ledger.found[name].values())
+        most = max(ledger.lost_s[name])
+        what = "the spool" if name == "spool" else f"the log with fsync {name}"
+        print(
+            f"power: ok: {what}: {kept} results were said to be synchronised, 0 of them are lost; "
+            f"{found} of {wrote} are there, without a hole; {most:.1f} s before a cut were lost at most"
+        )
+    print(f"power: ok: every line parses; {ledger.torn} torn last lines were cut off; every compressed file is whole")
+    print(f"power: ok: {ledger.saved} snapshots were saved, each whole or gone, and the last one always there")
+    print(f"power: all is well, after {took_s:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,11 +34,10 @@ from edge_runner.camera.base import CameraConfig, View
 from edge_runner.camera.images import SUFFIXES, ImagesConfig
 from edge_runner.config import Loaded
 from edge_runner.errors import EXIT_DONE, EXIT_USAGE, CameraError, EdgeRunnerError, OutputError
-from edge_runner.frame import Shot
 from edge_runner.model.bundle import open_model
-from edge_runner.output.base import Output
+from edge_runner.output.base import Item, Origin, Output, OutputConfig
+from edge_runner.output.publisher import Publisher
 from edge_runner.pipeline import DEFAULT_TASK, Pipeline, assemble
-from edge_runner.result import Result
 from edge_runner.service import daemon
 from edge_runner.service.signals import Signals
 from edge_runner.settings import Settings
@@ -117,7 +116,7 @@ def run(loaded: Loaded[Settings], task: Mapping[str, Any], gathered: Gather) -> 
                 raise DataError("interrupted") from error
             raise
         gathered.judge.fits(pipeline.engine.task.labels)
-        pipeline.publisher.outputs[CAMERA] = gathered
+        pipeline.publisher = Publisher({CAMERA: gathered}, pipeline.publisher.origin, patient=True)
         with _true_names(links), gathered.complaint():
             daemon.run(pipeline, signals)
     gathered.end(pipeline.feeds["camera"].skipped)
@@ -128,17 +127,19 @@ class Gather(Output):
     """The daemon's output of an evaluation: each result goes to the judge, beside the sample that it is of."""
 
     def __init__(self, judge: Judge, samples: Sequence[Sample]) -> None:
-        super().__init__(None)
+        super().__init__(OutputConfig())
         self.judge = judge
         self.samples = samples
         self.judged = 0
         self.left_out: dict[Path, str] = {}
         self._seen: set[int] = set()
+        self._refused: DataError | None = None
 
-    def open(self) -> None:
+    def open(self, origin: Origin) -> None:
         self._progress = Progress(len(self.samples))
 
-    def write(self, result: Result, shot: Shot) -> None:
+    def write(self, item: Item) -> None:
+        result = item.result
         number = int(Path(str(result.source)).stem)
         sample = self.samples[number]
         self._seen.add(number)
@@ -147,6 +148,9 @@ class Gather(Output):
             self.judged += 1
         except Unusable as why:
             self.left_out[sample.picture] = str(why)
+        except DataError as error:
+            self._refused = error
+            raise BrokenPipeError from error  # there is no use in going on
         self._progress(number + 1)
 
     @contextmanager
@@ -160,6 +164,8 @@ class Gather(Output):
 
     def end(self, skipped: int) -> None:
         """The run is over; `skipped` files could not be read. Raise DataError where nothing was judged, or not all was seen."""
+        if self._refused:
+            raise self._refused
         self._progress.end(len(self._seen) + skipped)
         if len(self._seen) + skipped < len(self.samples):
             raise DataError(

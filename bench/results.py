@@ -48,8 +48,8 @@ def main() -> None:
         size = write(live, options.lines)
         print(f"{options.lines:,} lines of {size / options.lines:.0f} bytes, {size / 1e6:.0f} MB")
         since = f"{(START_NS + (options.lines * INTERVAL_NS)) // 10**9 - 3600}"
-        for name, arguments in COMMANDS.items():
-            arguments = [instant(int(since)) if word == "SINCE" else word for word in arguments]
+        for name, words in COMMANDS.items():
+            arguments = [instant(int(since)) if word == "SINCE" else word for word in words]
             took_s, lines, peak_bytes = measured([str(live), *arguments], Path(folder) / "printed")
             print(f"{name:<40}{took_s:6.2f} s  {peak_bytes / MIB:5.0f} MiB  {lines:9,} lines printed", flush=True)
 
@@ -59,7 +59,7 @@ def write(live: Path, count: int) -> int:
     lines, size, part = results(count), 0, count // 2 // ROTATED
     for number in range(1, ROTATED + 1):
         with gzip.open(live.with_name(f"{live.stem}.{number:06}{live.suffix}.gz"), "wb", 6) as packed:
-            size += sum(packed.write(line) for _, line in zip(range(part), lines))
+            size += sum(packed.write(line) for _, line in zip(range(part), lines, strict=False))
     with open(live, "wb") as file:
         size += sum(map(file.write, lines))
     return size

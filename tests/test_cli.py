@@ -28,6 +28,7 @@ VERBS = {
     "doctor": "tools/test_doctor.py",
     "init": "tools/test_init.py",
     "inspect": "tools/test_inspect.py",
+    "results": "tools/test_results.py",
 }
 
 

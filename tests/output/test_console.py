@@ -120,3 +120,25 @@ def test_closed_pipe_is_told_apart(result: Make, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(BrokenPipeError):
             console.write(Item(result()))
         monkeypatch.undo()
+
+
+class TestJournal:
+    def run(self, run_cli: Any, path: Path, target: Path, inode: int | None = None) -> list[str]:
+        """The labels that a run prints into a file that is said to be the journal."""
+        with target.open("w") as stdout:
+            status = os.fstat(stdout.fileno())
+            stream = f"{status.st_dev}:{status.st_ino if inode is None else inode}"
+            done = run_cli("--config", path, stdout=stdout, env={**os.environ, "JOURNAL_STREAM": stream})
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line)["classifications"][0]["label"] for line in target.read_text().splitlines()]
+
+    def test_gets_what_changes(self, run_cli: Any, configure: Any, tmp_path: Path, paint: Any) -> None:
+        """The journal gets a line where the answer changes; whoever says `when` gets what that says, and a file everything."""
+        for number, colour in enumerate(("red", "red", "blue", "blue", "blue")):
+            paint(tmp_path / "pictures" / f"{number}.png", colour)
+        camera = {"type": "images", "path": "pictures"}
+        target = tmp_path / "stdout"
+        assert self.run(run_cli, configure(camera=camera), target) == ["red", "blue"]
+        assert len(self.run(run_cli, configure(camera=camera), target, inode=1)) == 5
+        outputs = [{"type": "console", "when": {"changed": False}}]
+        assert len(self.run(run_cli, configure(camera=camera, outputs=outputs), target)) == 5

@@ -22,6 +22,18 @@ need_machine() {
     MACHINE="$CACHE/${key%% *}"
     [ -d "$MACHINE" ] || make_machine 9>"$CACHE/lock"
     BUSYBOX="$MACHINE/busybox"
+    ACCELERATOR=tcg
+    if [ -w /dev/kvm ] && kvm_works; then ACCELERATOR=kvm; fi
+}
+
+# kvm_works: a /dev/kvm need not mean it. A machine that waits is ended after a while, one that cannot be ends by itself.
+kvm_works() {
+    local code=0
+    (
+        timeout 5 qemu-system-x86_64 -machine q35,accel=kvm -cpu max -nodefaults -display none -S </dev/null
+        exit $?
+    ) >/dev/null 2>&1 || code=$?
+    [ $code = 124 ]
 }
 
 # within TREE NAME PROGRAM ARGUMENT…: run a program of an unpacked Debian, called by NAME, with that Debian's libraries.

@@ -8,6 +8,14 @@ set -Eeuo pipefail
 . "$ROOT/scripts/machine.sh"
 CARD_MB=64
 
+usage() { say "usage: scripts/test_power.sh [--cuts N] [--seed N]" && exit 2; }
+options=("$@")
+while [ $# -gt 0 ]; do
+    case $1 in --cuts | --seed) ;; *) usage ;; esac
+    [[ ${2:-} =~ ^[0-9]+$ ]] || usage
+    shift 2
+done
+
 need_machine
 begin_load
 cp "$ROOT/tests/system/power_checks.py" "$LOAD/checks/"
@@ -15,13 +23,14 @@ end_load <<'EOF'
 for module in virtio-pci virtio-blk crc32c_generic ext4; do modprobe $module; done
 mkdir -p /card
 mount -t ext4 /dev/vda /card
-/usr/bin/python3.11 /checks/power_checks.py /card $(grep -o last /proc/cmdline)
+/usr/bin/python3.11 /checks/power_checks.py /card $(grep -Eo 'last|calm|eager' /proc/cmdline)
 echo "exit code $?"
 umount /card
 /bin/busybox poweroff -f
 EOF
 quietly "the card" mke2fs -q -t ext4 "$WORK/card.img" ${CARD_MB}M
 "$HOST" "$ROOT/tests/lab/power.py" --machine "$MACHINE" --work "$WORK" --console "$CACHE/power.log" \
-    --memory $MEMORY_MB "$@"
+    --accelerator $ACCELERATOR --memory $MEMORY_MB "${options[@]}" ||
+    die "power: not all is well; the console is in $CACHE/power.log"
 quietly "the card's file system, at the end" e2fsck -f -n "$WORK/card.img"
 say "power: the card's file system is clean"

@@ -123,17 +123,10 @@ class JsonLines(Output):
         if self._budget and not self._budget.allows(len(line), self._bytes):
             self.lost += 1
             return
-        now = time.monotonic()
-        with _also_lost(1):
-            at_once = self._ready(now)
-            if self._is_rotation_due(now, len(line)):
-                self._rotate(now)
-        self._gather(line, now)
-        if at_once or "each" in (self.config.flush, self.config.fsync) or self._bytes >= GATHERED_BYTES:
-            self._flush()
-        if self.config.fsync == "each":
-            self._sync()
-        self._set_due()
+        try:
+            self._write(line, time.monotonic())
+        finally:
+            self._set_due()
 
     def tick(self) -> None:
         now = time.monotonic()
@@ -213,6 +206,17 @@ class JsonLines(Output):
         self._file.close()
 
     # --- lines ----------------------------------------------------------------------------------------------------------
+
+    def _write(self, line: bytes, now: float) -> None:
+        with _also_lost(1):
+            at_once = self._ready(now)
+            if self._is_rotation_due(now, len(line)):
+                self._rotate(now)
+        self._gather(line, now)
+        if at_once or "each" in (self.config.flush, self.config.fsync) or self._bytes >= GATHERED_BYTES:
+            self._flush()
+        if self.config.fsync == "each":
+            self._sync()
 
     def _gather(self, line: bytes, now: float) -> None:
         self._lines.append(line)

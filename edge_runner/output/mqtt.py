@@ -46,7 +46,7 @@ QUIET_S = 60.0  # without trouble: then the same trouble is said again
 
 WINDOW = 100  # messages that are not acknowledged; fewer where the broker says so
 WINDOW_BYTES = 1 << 20
-SLOW_S = 1.0  # what is not acknowledged within it goes to the disk
+SLOW_S = 1.0  # what is not acknowledged within it goes to the disk: so much a kill can take
 HOLD_S = 30.0  # until what the broker did not let us publish is tried again
 GOODBYE_S = 1.0  # of the time to the end, for `offline`
 HEADER_BYTES = 16  # of a packet beside topic and payload
@@ -104,7 +104,7 @@ class Mqtt(Output):
         super().__init__(config)
         self.config: MqttConfig = config
         self.where = f"{config.host}:{_port(config)}"
-        self._spool = Spool(config.spool, config.spool_max) if config.spool else None
+        self._spool = Spool(_folder(config.spool), config.spool_max) if config.spool else None
         self._outbox: Outbox | None = None
         self._newest: dict[str, Result] = {}
         self._left = ""
@@ -131,7 +131,7 @@ class Mqtt(Output):
         self._reset()
         self._origin = origin
         self._topics = topics(self.config.topic, origin.device, origin.cameras)
-        self._ident = slug(self._topics.status.removesuffix("/status"))
+        self._ident = slug(self._topics.status.removesuffix("/status").replace("/", "_"))
         self._client_id = _client_id(self.config, origin)
         outbox = Outbox(self._spool, self.where)
         outbox.open()
@@ -166,7 +166,7 @@ class Mqtt(Output):
         self._box.keep()
         self._box.tidy(at_once=True)
         if self._spool and self._box.waiting:
-            self._left = f"{self._box.waiting} results wait in {self.config.spool}"
+            self._left = f"{self._box.waiting} results wait in {self._spool.folder}"
         if self._link and self._online_since is not None:
             self._notices.append(Message(self._topics.status, OFFLINE))
             self._send_notices()
@@ -245,7 +245,7 @@ class Mqtt(Output):
             self._tell(now)
             self._send_results(now)
             self._watch(now)
-        if self._box.exposed and (self._box.unsent or self._slow(now)):
+        if self._in_danger(now):
             self._box.keep()
         self._box.tidy()
         self._count()
@@ -260,8 +260,8 @@ class Mqtt(Output):
             yield self._link.deadline
         else:
             yield self._board_at + APART_S
-            if self._flights and self._box.exposed:
-                yield next(iter(self._flights.values())).since + SLOW_S
+            if self._box.exposed_since is not None:
+                yield self._box.exposed_since + SLOW_S
 
     def _count(self) -> None:
         self.lost = self._box.lost + self._refused
@@ -370,7 +370,7 @@ class Mqtt(Output):
         known = core in self._said
         self._said.add(core)
         self._complained |= not known
-        kept = f"in {self.config.spool}" if self.config.spool else "in memory"
+        kept = f"in {self._spool.folder}" if self._spool else "in memory"
         level = logging.DEBUG if known else logging.WARNING
         log.log(level, "%s: %s; results wait %s, and it is tried again and again", self.where, why, kept)
 
@@ -444,9 +444,10 @@ class Mqtt(Output):
             self._said.add(why)
             log.warning("%s: %s; it is lost", self.where, why)
 
-    def _slow(self, now: float) -> bool:
-        """Whether the broker takes its time: what it has not acknowledged is better on disk."""
-        return bool(self._flights) and now - next(iter(self._flights.values())).since >= SLOW_S
+    def _in_danger(self, now: float) -> bool:
+        """Whether what is in memory alone is better on disk: the broker is away, or takes its time."""
+        since = self._box.exposed_since
+        return since is not None and (self._online_since is None or self._box.crowded or now - since >= SLOW_S)
 
     # How things stand.
 
@@ -476,10 +477,10 @@ class Mqtt(Output):
             if self._board.wants(state, now):
                 self._link.publish(self._topics.state, _packed(state), 0, retain=True)
         for camera, result in tuple(self._newest.items()):
+            telling = self._cameras.setdefault(camera, Telling(camera_news))
             topic = self._topics.cameras.get(camera)
-            state = {} if topic is None else dict(camera_state(result))
-            if topic and self._cameras.setdefault(camera, Telling(camera_news)).wants(state, now):
-                self._link.publish(topic, _packed(state), 0, retain=True)
+            if topic and telling.ready(now) and telling.wants(found := camera_state(result), now):
+                self._link.publish(topic, _packed(found), 0, retain=True)
 
 
 @dataclass(frozen=True)
@@ -604,6 +605,11 @@ def _paho() -> Any:
 
 def _port(config: MqttConfig) -> int:
     return config.port or (TLS_PORT if config.tls else PORT)
+
+
+def _folder(path: Path) -> Path:
+    """The default is relative; what a configuration gives never is."""
+    return OutputPath().base(Path()) / path
 
 
 def _check_host(host: str) -> None:

@@ -57,9 +57,17 @@ class Outbox:
         return self._backlog or bool(self._fresh)
 
     @property
-    def exposed(self) -> bool:
-        """Whether something is in memory alone, and could be kept."""
-        return bool(self.spool and (self._sent or self._fresh)) and self._retry_at is None
+    def exposed_since(self) -> float | None:
+        """Since when the oldest message that is in memory alone, and could be kept, is there (time.monotonic's seconds)."""
+        if self.spool is None or self._retry_at is not None:
+            return None
+        oldest = next(iter(self._sent), self._fresh[0] if self._fresh else None)
+        return oldest.since if oldest else None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is much in memory."""
+        return self._bytes > MEMORY_BYTES // 4
 
     @property
     def due(self) -> float | None:
@@ -117,7 +125,7 @@ class Outbox:
 
     def keep(self) -> None:
         """Put what is in memory alone into the spool, as far as the disk lets us."""
-        if self.exposed:
+        if self.exposed_since is not None:
             self._with_disk(self._append)
 
     def tidy(self, *, at_once: bool = False) -> None:

@@ -6,9 +6,10 @@ import errno
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
@@ -32,11 +33,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Message:
-    """One result on its way. `row` is its place in the spool, 0 while it is in memory alone."""
+    """One result on its way, `since` when (time.monotonic's seconds). `row` is its place in the spool, 0 while it has none."""
 
     topic: str
     payload: bytes
     row: int = 0
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def bytes(self) -> int:

@@ -56,12 +56,14 @@ class Telling:
         """Nobody knows it any more."""
         self._told = None
 
+    def ready(self, now: float) -> bool:
+        """Whether the last one is old enough (time.monotonic's seconds) for any other."""
+        return self._told is None or now - self._told_at >= APART_S
+
     def wants(self, state: State, now: float) -> bool:
-        """Whether it is time (time.monotonic's seconds); if so, it counts as told."""
-        if self._told is not None:
-            age = now - self._told_at
-            if age < APART_S or (age < ANEW_S and not self._news(self._told, state)):
-                return False
+        """Whether this one is to be told; if so, it counts as told."""
+        if not self.ready(now) or (self._told and now - self._told_at < ANEW_S and not self._news(self._told, state)):
+            return False
         self._told, self._told_at = state, now
         return True
 

@@ -1,7 +1,7 @@
 """A memory card that forgets: it keeps what was flushed, and of all else, when the power goes, whatever chance has it.
 
-It is a network block device (the protocol: github.com/NetworkBlockDevice/nbd, doc/proto.md) for one virtual machine at a time. Writes
-stay in memory until the machine has them flushed; where the power is cut before, each sector of them is written or not.
+It is a network block device (github.com/NetworkBlockDevice/nbd, doc/proto.md) for one virtual machine at a time. Writes stay in
+memory until the machine has them flushed; where the power is cut before, each sector of them is written or not.
 """
 
 from __future__ import annotations

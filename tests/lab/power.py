@@ -1,4 +1,4 @@
-"""Boots the machine of scripts/test_power.sh again and again, cuts its power while it writes, and holds what is left to what it said.
+"""Boots the machine of scripts/test_power.sh again and again, cuts its power while it writes, and holds what is left to its words.
 
 What the machine says on its console is a line of JSON after `power: ` (tests/system/power_checks.py). It is killed with SIGKILL in
 the middle of what it has its card do (card.py), which then forgets, sector by sector, what was not flushed.
@@ -25,6 +25,10 @@ from lab.card import Card
 
 LOGS = ("each", "5s", "never")
 SYNCED = (*LOGS, "spool")
+CALM = ("5s", "never", "spool")
+STARTS = {"": SYNCED, "calm": CALM, "calm eager": CALM}
+"""How the machine starts, in turn, and what it writes then: `calm` without what has the card flushed all the time, `eager` with a
+kernel that writes early by itself, so that the end of a file is there in part."""
 START_S = 600.0  # an emulated machine on a busy one
 WRITES_S = 3.0, 20.0  # from its first result to the cut
 REQUESTS = 60  # of the card, within which it then comes
@@ -37,12 +41,12 @@ SAYS = "power: "
 class Machine:
     """The machine, booted, and what it says."""
 
-    def __init__(self, options: argparse.Namespace, place: Path, *, last: bool) -> None:
+    def __init__(self, options: argparse.Namespace, place: Path, word: str) -> None:
         command = [
-            "qemu-system-x86_64", "-machine", "q35,accel=kvm:tcg", "-cpu", "max", "-smp", "2", "-m", str(options.memory),
-            "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+            "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",
+            "-smp", "2", "-m", str(options.memory), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
             "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
-            "-append", f"console=ttyS0 panic=-1 loglevel=4 {'last' if last else ''}",
+            "-append", f"console=ttyS0 panic=-1 loglevel=4 {word}",
             "-drive", f"file=nbd+unix:///?socket={place},format=raw,if=virtio,cache=none",
         ]  # fmt: skip
         self.console = options.console
@@ -96,6 +100,8 @@ class Ledger:
     """What the machine said that it wrote, and that its card has; and what was found of it at the next start."""
 
     def __init__(self) -> None:
+        self.writes: tuple[str, ...] = SYNCED
+        """What this start writes."""
         self.runs: list[str] = []
         self.wrote: dict[str, dict[int, float]] = {}
         """By run and number: the machine's time, in seconds."""
@@ -151,7 +157,7 @@ class Ledger:
         if [run for run, _, _ in stretches] != [run for run in self.runs if run in found]:
             self.wrong.append(f"{name}: the runs are out of order")
         self.found[name] = found
-        if self.runs and self.wrote[self.runs[-1]]:
+        if name in self.writes and self.runs and self.wrote[self.runs[-1]]:
             self._measure(name, self.wrote[self.runs[-1]], found.get(self.runs[-1], 0))
 
     def _measure(self, name: str, wrote: dict[int, float], last: int) -> None:
@@ -176,6 +182,7 @@ def main() -> None:
     parser.add_argument("--machine", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--console", type=Path, required=True)
+    parser.add_argument("--accelerator", default="tcg")
     parser.add_argument("--memory", type=int, default=2048)
     options = parser.parse_args()
     options.console.write_bytes(b"")
@@ -183,31 +190,38 @@ def main() -> None:
     card = Card(options.work / "card.img", place, random.Random(options.seed))
     started = time.monotonic()
     for number in range(1, options.cuts + 2):
-        machine = Machine(options, place, last=number > options.cuts)
+        word = "last" if number > options.cuts else list(STARTS)[number % len(STARTS) - 1]
+        machine = Machine(options, place, word)
         try:
-            one_start(machine, card, ledger, chance, number if number <= options.cuts else None)
+            one_start(machine, card, ledger, chance, STARTS.get(word))
         finally:
             machine.kill()
         if ledger.wrong:
-            sys.exit("\n".join(f"power: wrong: {what}" for what in ledger.wrong))
+            sys.exit("\n".join(f"power: wrong: {what}" for what in dict.fromkeys(ledger.wrong)))
     report(ledger, card, options.cuts, time.monotonic() - started)
 
 
-def one_start(machine: Machine, card: Card, ledger: Ledger, chance: random.Random, number: int | None) -> None:
-    """Look at what is left, and, but for the last time, write and cut the power."""
+def one_start(
+    machine: Machine, card: Card, ledger: Ledger, chance: random.Random, writes: tuple[str, ...] | None
+) -> None:
+    """Look at what the cut before it has left, and, but for the last time, write and cut the power."""
     ledger.judge(machine.wait_for("left"))
-    if number is not None:
-        if number > 1:
-            lost = ", ".join(f"{name} {ledger.lost_s[name][-1]:.1f} s" for name in SYNCED)
-            print(f"power: after cut {number - 1}: nothing that was safe is missing; lost: {lost}", flush=True)
+    if ledger.wrong:
+        return
+    if len(ledger.runs) > 1:
+        lost = ", ".join(f"{name} {ledger.lost_s[name][-1]:.1f} s" for name in ledger.writes)
+        say(f"power: after cut {len(ledger.runs) - 1}: nothing that was safe is missing; lost: {lost}")
+    if writes:
+        ledger.writes = writes
         ledger.note(machine.wait_for("wrote"))
         time.sleep(chance.uniform(*WRITES_S))
-        card.cut_soon(chance.randrange(REQUESTS))
-        card.dead.wait(END_S)
+        if chance.random() < 0.5:  # else at any time: most of it, the card has nothing to do
+            card.cut_soon(chance.randrange(REQUESTS))
+            card.dead.wait(END_S)
         machine.kill()
     for said in machine.end():
         ledger.note(said)
-    if number is not None:
+    if writes:
         card.cut()
         card.power_on()
 
@@ -215,20 +229,25 @@ def one_start(machine: Machine, card: Card, ledger: Ledger, chance: random.Rando
 def report(ledger: Ledger, card: Card, cuts: int, took_s: float) -> None:
     """The figures."""
     wrote = sum(map(len, ledger.wrote.values()))
-    print(
+    say(
         f"power: ok: {cuts} cuts; the card forgot {card.forgotten} sectors of those it had not flushed, and kept {card.survived}"
     )
     for name in SYNCED:
         kept, found = sum(ledger.kept[name].values()), sum(ledger.found[name].values())
         most = max(ledger.lost_s[name])
         what = "the spool" if name == "spool" else f"the log with fsync {name}"
-        print(
+        say(
             f"power: ok: {what}: {kept} results were said to be synchronised, 0 of them are lost; "
             f"{found} of {wrote} are there, without a hole; {most:.1f} s before a cut were lost at most"
         )
-    print(f"power: ok: every line parses; {ledger.torn} torn last lines were cut off; every compressed file is whole")
-    print(f"power: ok: {ledger.saved} snapshots were saved, each whole or gone, and the last one always there")
-    print(f"power: all is well, after {took_s:.0f} s")
+    say(f"power: ok: every line parses; {ledger.torn} torn last lines were cut off; every compressed file is whole")
+    say(f"power: ok: {ledger.saved} snapshots were saved, each whole or gone, and the last one always there")
+    say(f"power: all is well, after {took_s:.0f} s")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -359,6 +359,26 @@ class TestOtherHands:
         assert seqs(path) == [1, 2]
         ended(subject)
 
+    def test_gathered_lines_are_counted_where_there_is_no_new_one(
+        self, tmp_path: Path, result: Make, clock: Clock
+    ) -> None:
+        """Where the file is gone and cannot be made anew, what was gathered for it is lost, and counted."""
+        folder = tmp_path / "logs"
+        path = folder / "out.jsonl"
+        subject = opened(path, flush=60.0, fsync="never")
+        subject.write(Item(result(seq=1)))
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("a file")
+        clock.passes(1)
+        with pytest.raises(OutputError) as caught:
+            subject.write(Item(result(seq=2)))
+        assert (caught.value.lost, subject.due) == (2, None)
+        folder.unlink()
+        clock.passes(1)
+        subject.write(Item(result(seq=3)))
+        assert seqs(path) == [3]
+        ended(subject)
+
     def test_replaced_just_before_it_is_rotated(self, tmp_path: Path, result: Make, clock: Clock) -> None:
         """What somebody put in its place is not put away, and goes on."""
         path = tmp_path / "out.jsonl"
@@ -604,6 +624,11 @@ class TestBudget:
         if end is ended:
             path.unlink()
             assert opened(path, **options).report().startswith(f"{budget.size_text(28 * size)} of")
+
+    def test_figures(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """The state of the daemon tells how much of it is used."""
+        subject = written(tmp_path / "out.jsonl", result(), daily_budget=10**6)
+        assert subject.figures() == {"bytes_today": len(lines(result())), "bytes_allowed": 10**6}
 
     def test_gathered_lines_count(self, tmp_path: Path, result: Make, clock: Clock) -> None:
         """What waits to be written is part of it."""

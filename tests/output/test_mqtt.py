@@ -595,6 +595,17 @@ class TestConfiguration:
             assert words in str(caught.value)
         Mqtt(self.config(tls=Tls(papers.ca, papers.client, papers.client_key))).verify()
 
+    def test_default_spool(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Results are stored where nothing is said, too: in the folder that systemd gives, else in the current one."""
+        monkeypatch.chdir(tmp_path)
+        spool = Mqtt(MqttConfig(host="broker"))._spool
+        assert spool
+        assert spool.folder.absolute() == tmp_path / "spool"
+        monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+        spool = Mqtt(MqttConfig(host="broker"))._spool
+        assert spool
+        assert spool.folder == tmp_path / "state/spool"
+
     def test_without_paho(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where paho-mqtt is missing, the check and the start say what to install."""
         output = Mqtt(self.config())

@@ -130,7 +130,7 @@ class TestOnDisk:
             outbox.put(message(n))
         [first, _] = outbox.take(2, MANY)
         outbox.keep()
-        assert not outbox.exposed
+        assert outbox.exposed_since is None
         outbox.put(message(4))
         outbox.keep()
         outbox.done(first)
@@ -273,7 +273,7 @@ class TestDiskThatFails:
         disk.fails = None
         outbox.tidy()
         assert disk.count == 3
-        assert not outbox.exposed
+        assert outbox.exposed_since is None
         crash(outbox)
         assert numbers(make().take(MANY, MANY)) == [2, 3, 4]
         assert [record.getMessage() for record in caplog.records] == [
@@ -301,7 +301,7 @@ class TestDiskThatFails:
         (tmp_path / "spool" / FILE).rmdir()
         (tmp_path / "away").rename(tmp_path / "spool" / FILE)
         outbox.tidy()
-        assert not outbox.exposed
+        assert outbox.exposed_since is None
         assert numbers(outbox.take(MANY, MANY)) == [0, 1, 2, 3, 4]
 
     def test_spool_of_another_process(self, make: Callable[..., Outbox], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """What runs within the virtual machine whose power is cut: it looks at what the last cut has left, and writes until the next one.
 
-tests/lab/power.py boots the machine with scripts/test_power.sh's files, reads the lines of JSON that this prints, and cuts the power.
-The outputs are the real ones, each in its own thread, as in the daemon: three logs that differ in `fsync`, snapshots, and MQTT
-without a broker, so that every result goes to its spool. Beside what they write, they say what the disk is to have by now.
+tests/lab/power.py boots the machine for scripts/test_power.sh, reads the lines of JSON that this prints, and cuts the power. The
+outputs are the real ones, each in its own thread, as in the daemon: three logs that differ in `fsync`, snapshots, and MQTT without
+a broker, so that every result goes to its spool. Beside what they write, they say what the disk is to have by now.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +20,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_runner.output.base import Item, Origin
+from edge_runner.output.base import Item, Origin, Output
 from edge_runner.output.jsonl import JsonLines, JsonLinesConfig
 from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
-from edge_runner.output.rotated import members
 from edge_runner.output.snapshots import KIND, Snapshots, SnapshotsConfig
 from edge_runner.output.spool import Message, Spool
 from edge_runner.result import Answers, Detection, Result, new_run
@@ -33,11 +32,14 @@ from edge_runner.tools.logs import gather
 DATA = Path(sys.argv[1])
 LOGS: dict[str, Any] = {"each": "each", "5s": 5.0, "never": "never"}
 """The choices of `fsync`, each a log of its own."""
-ROTATE_BYTES = 30_000
+ROTATE_BYTES, SELDOM_BYTES = 30_000, 400_000
+WRITEBACK = {"dirty_writeback_centisecs": 50, "dirty_expire_centisecs": 100}
+"""The kernel writes by itself after a second, as else after half a minute."""
 SPOOL_BYTES = 10**6
 SNAPSHOTS_BYTES = 300_000
 SNAPSHOT_S = 0.3
 PACE_S = 0.02
+PACKING_S = 30.0
 SPOOL, SNAPSHOTS = DATA / "spool", DATA / "snapshots"
 
 
@@ -48,8 +50,14 @@ def main() -> None:
     if "last" in sys.argv:
         return
     origin = Origin(device="board", run=run, cameras=("front-door",), task="detect", labels=("person", "car"))
-    outputs = {"snapshots": ToldSnapshots(snapshots()), "mqtt": ToldMqtt(mqtt())}
-    outputs |= {name: ToldLog(name, jsonl(name)) for name in LOGS}
+    calm = "calm" in sys.argv  # without what has the card flushed all the time
+    outputs: dict[str, Output] = {"mqtt": ToldMqtt(mqtt())}
+    if "eager" in sys.argv:
+        for name, hundredths in WRITEBACK.items():
+            Path("/proc/sys/vm", name).write_text(str(hundredths))
+    if not calm:
+        outputs["snapshots"] = ToldSnapshots(snapshots())
+    outputs |= {name: ToldLog(name, jsonl(name, calm=calm)) for name in LOGS if not (calm and name == "each")}
     chance = np.random.default_rng(time.time_ns())
     shot: Any = SimpleNamespace(picture=chance.integers(0, 255, (120, 160, 3), np.uint8))
     with Publisher(outputs, origin, patient=True) as publisher:
@@ -57,8 +65,11 @@ def main() -> None:
             result = made(run, publisher.next_seq(), chance)
             publisher.publish(result, shot)
             say(wrote=result.seq, at=time.monotonic())
-            if publisher.lost or publisher.troubles:
-                say(wrong=f"{publisher.lost} lost: {publisher.troubles}")
+            lost = {
+                name: count for name, count in publisher.lost.items() if name != "mqtt"
+            }  # a full spool drops its oldest
+            if lost or publisher.troubles:
+                say(wrong=f"{lost} lost: {publisher.troubles}")
             time.sleep(PACE_S)
 
 
@@ -75,6 +86,9 @@ def left() -> dict[str, Any]:
     found["spool"] = joined(of_spool())
     if list(SPOOL.glob("*damaged*")):
         wrong.append("the spool was damaged")
+    ends = time.monotonic() + PACKING_S
+    while list(DATA.glob(".*.part")) and time.monotonic() < ends:  # one that was begun just now
+        time.sleep(PACE_S)
     if list(DATA.glob(".*.part")):
         wrong.append("half a compressed file was left over")
     return {**found, "wrong": wrong}
@@ -82,10 +96,8 @@ def left() -> dict[str, Any]:
 
 def broken_archives() -> Iterator[str]:
     for path in DATA.glob("*.gz"):
-        try:
-            gzip.decompress(path.read_bytes())
-        except Exception as error:
-            yield f"{path.name} is not whole: {error!r}"
+        if (why := failure(lambda path=path: gzip.decompress(path.read_bytes()))) is not None:  # type: ignore[misc]
+            yield f"{path.name} is not whole: {why!r}"
 
 
 def broken_snapshots() -> Iterator[str]:
@@ -100,11 +112,19 @@ def of_log(live: Path, wrong: list[str]) -> Iterator[tuple[str, int]]:
     for source in gather([str(live)]):
         for block in source.lines():
             for line in block.splitlines():
-                try:
+                if failure(lambda line=line: json.loads(line)["seq"]) is None:  # type: ignore[misc]
                     plain = json.loads(line)
                     yield plain["run"], plain["seq"]
-                except Exception:
+                else:
                     wrong.append(f"{live.name}: a line that does not parse: {line[:80]!r}")
+
+
+def failure(deed: Callable[[], object]) -> Exception | None:
+    try:
+        deed()
+    except Exception as error:
+        return error
+    return None
 
 
 def of_spool() -> Iterator[tuple[str, int]]:
@@ -181,9 +201,10 @@ class ToldMqtt(Mqtt):
         spool.append, spool.sync = told_append, told_sync  # type: ignore[method-assign, assignment]
 
 
-def jsonl(name: str) -> JsonLinesConfig:
+def jsonl(name: str, *, calm: bool = False) -> JsonLinesConfig:
+    size = SELDOM_BYTES if calm else ROTATE_BYTES
     return JsonLinesConfig(
-        path=DATA / f"{name}.jsonl", rotate_size=ROTATE_BYTES, keep=10_000, fsync=LOGS[name], daily_budget=10**9
+        path=DATA / f"{name}.jsonl", rotate_size=size, keep=10_000, fsync=LOGS[name], daily_budget=10**9
     )
 
 
@@ -211,5 +232,4 @@ def say(**words: Any) -> None:
 
 
 if __name__ == "__main__":
-    members(DATA / "each.jsonl")  # the card is there
     main()

@@ -94,7 +94,7 @@ class Budget:
 
     def report(self) -> str:
         """For the end of a run."""
-        dropped = f", {self.dropped} results dropped beyond that" if self.dropped else ""
+        dropped = f" ({self.dropped} results beyond that)" if self.dropped else ""
         return f"{size_text(self.today)} of {size_text(self.most_bytes)} today{dropped}"
 
 

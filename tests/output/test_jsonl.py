@@ -587,8 +587,7 @@ class TestBudget:
             " results are dropped until the next day (UTC) begins"
         ]
         assert subject.report() == (
-            f"{budget.size_text(2 * size)} of {budget.size_text(2 * size + size // 2)} today,"
-            " 3 results dropped beyond that"
+            f"{budget.size_text(2 * size)} of {budget.size_text(2 * size + size // 2)} today (3 results beyond that)"
         )
 
     @pytest.mark.parametrize("end", [ended, JsonLines.close], ids=["stopped", "killed"])

@@ -134,7 +134,7 @@ class Courier:
                 self._attempt(self.output.tick, told=0)
         until = self._ended_by if self._ended_by is not None else time.monotonic()
         self._attempt(lambda: self.output.finish(until), told=0)
-        self.output.close()
+        self._attempt(self.output.close, told=0)
 
     def _late(self, before_s: float) -> bool:
         """Whether the end is nearer than that."""

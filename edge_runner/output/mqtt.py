@@ -19,19 +19,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from edge_runner import __version__
 from edge_runner.errors import EdgeRunnerError, SettingError
-from edge_runner.fields import Duration, InputPath, OutputPath, Range, Size
+from edge_runner.fields import Duration, OutputPath, Range, Size
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.discovery import counted, discovery, discovery_topic, slug
-from edge_runner.output.disk import words
 from edge_runner.output.outbox import Outbox
 from edge_runner.output.spool import Message, Spool
 from edge_runner.output.states import APART_S, Telling, board_news, camera_news, camera_state
+from edge_runner.output.tls import Tls, tls_context, why_not
 from edge_runner.output.topics import CAMERA, DEVICE, check_placeholders, check_topic, filled, safe, topics
 from edge_runner.result import Result, rfc3339
 
 if TYPE_CHECKING:
-    import ssl
-
     from paho.mqtt.client import Client
 
 PORT, TLS_PORT = 1883, 8883
@@ -61,15 +59,6 @@ NEVER = (0x90, 0x95, 0x99)  # the topic, the size, the payload: this broker will
 MACHINE_ID = Path("/etc/machine-id")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files. `ca` None is the system's authorities; `cert` and `key` are this client's own."""
-
-    ca: Annotated[Path, InputPath("file")] | None = None
-    cert: Annotated[Path, InputPath("file")] | None = None
-    key: Annotated[Path, InputPath("file")] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,7 @@ class Mqtt(Output):
         if self.config.password is not None and self.config.username is None:
             raise SettingError("given without a username; MQTT has no password alone", key="password")
         if self.config.tls:
-            _tls_context(self.config.tls)
+            tls_context(self.config.tls)
         if self._spool:
             self._spool.verify()
 
@@ -296,7 +285,7 @@ class Mqtt(Output):
         if self.config.username is not None:
             client.username_pw_set(self._username, self.config.password)
         if self.config.tls:
-            client.tls_set_context(_tls_context(self.config.tls))
+            client.tls_set_context(tls_context(self.config.tls))
         return client
 
     @property
@@ -366,13 +355,16 @@ class Mqtt(Output):
 
     def _complain(self, why: str) -> None:
         """Once, until all was well for a while."""
-        core = re.sub(r" \(.*\)", "", why)  # one trouble has many details
-        known = core in self._said
-        self._said.add(core)
-        self._complained |= not known
         kept = f"in {self._spool.folder}" if self._spool else "in memory"
-        level = logging.DEBUG if known else logging.WARNING
-        log.log(level, "%s: %s; results wait %s, and it is tried again and again", self.where, why, kept)
+        self._complained |= self._say(why, f"; results wait {kept}, and it is tried again and again")
+
+    def _say(self, what: str, then: str = "") -> bool:
+        """A warning, where the same was not said lately; then it returns True."""
+        core = re.sub(r" \(.*\)", "", what)  # one trouble has many details
+        new = core not in self._said
+        self._said.add(core)
+        log.log(logging.WARNING if new else logging.DEBUG, "%s: %s%s", self.where, what, then)
+        return new
 
     def _watch(self, now: float) -> None:
         """A broker that is connected and yet does nothing."""
@@ -398,7 +390,7 @@ class Mqtt(Output):
             taken = self._box.take(room, size) if size > 0 else []
             for message in taken:
                 if self._largest is not None and message.bytes > self._largest - HEADER_BYTES:
-                    self._never(message, f"it takes no results of {message.bytes:,} bytes")
+                    self._never(message, f"it takes no results that are so large ({message.bytes:,} bytes)")
                 else:
                     self._send(message, message)
             if not taken:
@@ -413,7 +405,7 @@ class Mqtt(Output):
         if self._link:
             qos = self.config.qos if result else 1
             number = self._link.publish(message.topic, message.payload, qos, retain=not result)
-            self._flights[number] = _Flight(result, message.bytes, time.monotonic())
+            self._flights[number] = _Flight(result, message.topic, message.bytes, time.monotonic())
 
     def acknowledged(self, link: _Link, number: int, code: int, reason: str) -> None:
         """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
@@ -421,7 +413,7 @@ class Mqtt(Output):
         if flight is None:
             return
         if code >= FAILURE and code not in NEVER:
-            self._deny(reason)
+            self._deny(flight, reason)
         elif code >= FAILURE and flight.result:
             self._never(flight.result, f"it does not take a result: {reason.lower()}")
         elif flight.result:
@@ -430,19 +422,21 @@ class Mqtt(Output):
                 self._denied = False
                 log.warning("%s: takes results again", self.where)
 
-    def _deny(self, reason: str) -> None:
-        """Nothing is lost, and the order stays: all that was not taken is sent again after a while."""
-        self._denied = True
-        self._hold_until = time.monotonic() + HOLD_S
+    def _deny(self, flight: _Flight, reason: str) -> None:
+        """Results are not lost, and their order stays: all that was not taken is sent again after a while."""
         who = f" of user '{self._username}'" if self.config.username is not None else ""
-        self._complain(f"it does not let us publish ({reason.lower()}); check the access rights{who}")
+        why = f"it does not let us publish on {flight.topic} ({reason.lower()}); check the access rights{who}"
+        if flight.result:
+            self._denied = True
+            self._hold_until = time.monotonic() + HOLD_S
+            self._complain(why)
+        else:
+            self._say(why)
 
     def _never(self, message: Message, why: str) -> None:
         self._box.done(message)
         self._refused += 1
-        if why not in self._said:
-            self._said.add(why)
-            log.warning("%s: %s; it is lost", self.where, why)
+        self._say(why, "; such results are lost")
 
     def _in_danger(self, now: float) -> bool:
         """Whether what is in memory alone is better on disk: the broker is away, or takes its time."""
@@ -488,6 +482,7 @@ class _Flight:
     """A message that is not acknowledged, since time.monotonic's `since`. `result` None: it is none, and of no importance later."""
 
     result: Message | None
+    topic: str
     bytes: int
     since: float
 
@@ -563,7 +558,7 @@ class _Link:
     def _on_connect_fail(self, client: Client, _: Any) -> None:
         client.disconnect()  # one attempt a link
         error = sys.exc_info()[1]  # paho calls it while it handles it
-        self._end(_why_not(error) if isinstance(error, OSError) else "it cannot be reached")
+        self._end(why_not(error) if isinstance(error, OSError) else "it cannot be reached")
 
     def _on_disconnect(self, client: Client, _: Any, flags: Any, reason: Any, __: Any) -> None:
         if flags.is_disconnect_packet_from_server:
@@ -623,52 +618,6 @@ def _check_host(host: str) -> None:
         raise SettingError(
             f"got '{host}'; allowed: a name or an address, such as broker.lan; a port is given apart", key="host"
         )
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    """Made anew for each connection: certificates are renewed. Raise SettingError where a file is not what it should be."""
-    import ssl
-
-    class Socket(ssl.SSLSocket):
-        def do_handshake(self, block: bool = False) -> None:
-            """Paho leaves one that fails open."""
-            try:
-                super().do_handshake(block)
-            except OSError:
-                self.close()
-                raise
-
-    if tls.key and not tls.cert:
-        raise SettingError("given without tls.cert", key="tls.key")
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
-    except OSError as error:
-        raise SettingError(f"{tls.ca}: no certificates in PEM ({_tls_words(error)})", key="tls.ca") from error
-    context.sslsocket_class = Socket
-    if tls.cert:
-        try:
-            context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
-        except OSError as error:
-            hint = "a certificate and its key, in PEM, without a password"
-            raise SettingError(f"{tls.cert}: {_tls_words(error)}; allowed: {hint}", key="tls.cert") from error
-    return context
-
-
-def _why_not(error: OSError) -> str:
-    """Why no connection could be made."""
-    if type(error).__name__ == "SSLCertVerificationError":
-        return (
-            f"its certificate is not to be trusted ({getattr(error, 'verify_message', error)}); check host and tls.ca"
-        )
-    if type(error).__name__.startswith("SSL"):
-        return f"no TLS ({_tls_words(error)}); is this its TLS port?"
-    hint = "; does this port want tls, or none?" if isinstance(error, ConnectionResetError) else ""
-    return f"it cannot be reached ({words(error)}){hint}"
-
-
-def _tls_words(error: OSError) -> str:
-    reason = getattr(error, "reason", None)
-    return str(reason).replace("_", " ").lower() if reason else words(error)
 
 
 def _client_id(config: MqttConfig, origin: Origin) -> str:

@@ -54,7 +54,9 @@ class Publisher:
 
     def figures(self) -> dict[str, float]:
         """Numbers worth watching: `outputs.1.bytes_today`."""
-        return {f"{key}.{name}": value for key, output in self.outputs.items() for name, value in output.figures().items()}
+        return {
+            f"{key}.{name}": value for key, output in self.outputs.items() for name, value in output.figures().items()
+        }
 
     def reports(self) -> list[str]:
         """What there is to tell of each output at the end."""

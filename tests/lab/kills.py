@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -34,9 +34,11 @@ from lab import broker as brokers  # noqa: E402
 from edge_runner.output.rotated import family  # noqa: E402
 
 MODELS = Path(__file__).parents[1] / "data"
-START_MOST_S = 60.0
-DRAIN_MOST_S = 120.0
-RUN_S = (0.2, 2.0)  # from exec to the kill: into the start, and well beyond it
+END_MOST_S = 60.0
+WAIT_MOST_S = 120.0
+START_S = (0.2, 0.8)  # from exec to a kill that falls into the start
+RUN_S = (0.0, 0.8)  # from the first result to any other
+EARLY = 0.25  # of the kills fall into the start
 AWAY = 0.5  # of the runs see something happen to the broker
 RESULTS = "edge-runner/pi-7/door"
 SHOT_END = b"\xff\xd9"  # the last bytes of a JPEG
@@ -90,12 +92,16 @@ class Kills:
 
     def go(self, kills: int) -> None:
         for _ in range(kills):
+            before = last_run(self.log)
             daemon = self.start()
-            ends = time.monotonic() + self.chance.uniform(*RUN_S)
+            early = self.chance.random() < EARLY
+            pauses_s = sorted(self.chance.uniform(*(START_S if early else RUN_S)) for _ in range(2))
+            if not early:
+                self.wait(lambda: last_run(self.log) not in (None, before), daemon)  # noqa: B023
+            time.sleep(pauses_s[0])
             if self.chance.random() < AWAY:
-                time.sleep(self.chance.uniform(0, 1.0))
                 self.trouble()
-            time.sleep(max(0.0, ends - time.monotonic()))
+            time.sleep(pauses_s[1] - pauses_s[0])
             assert daemon.poll() is None, f"the daemon ended by itself: {self.said()}"
             daemon.send_signal(signal.SIGKILL)
             daemon.wait()
@@ -103,6 +109,13 @@ class Kills:
             self.look_at(last_line(self.log))
         self.mend()
         self.end()
+
+    def wait(self, what: Callable[[], bool], daemon: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + WAIT_MOST_S
+        while not what():
+            assert daemon.poll() is None, f"the daemon ended by itself: {self.said()}"
+            assert time.monotonic() < deadline, f"not within {WAIT_MOST_S:g} s; the daemon said: {self.said()}"
+            time.sleep(0.05)
 
     def trouble(self) -> None:
         """Mend the last fault of the broker, or make another one."""
@@ -133,14 +146,9 @@ class Kills:
         """One last start, until all that waits has been sent; then it is stopped as systemd does."""
         before = last_run(self.log)
         daemon = self.start()
-        deadline = time.monotonic() + DRAIN_MOST_S
-        while not self.drained(before) and time.monotonic() < deadline:
-            assert daemon.poll() is None, f"the daemon ended by itself: {self.said()}"
-            time.sleep(0.2)
-        if not self.drained(before):
-            self.seen.wrong.append(f"what waited was not sent in {DRAIN_MOST_S:g} s")
+        self.wait(lambda: self.drained(before), daemon)
         daemon.send_signal(signal.SIGTERM)
-        if (code := daemon.wait(START_MOST_S)) != 0:
+        if (code := daemon.wait(END_MOST_S)) != 0:
             self.seen.wrong.append(f"the last run ended with {code}")
 
     def drained(self, before: str | None) -> bool:
@@ -207,10 +215,10 @@ def last_line(path: Path) -> bytes:
 
 
 def last_run(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
-    return str(json.loads(lines[-1])["run"]) if lines else None
+    """The run of the newest result in a log; None where that is not known just now, because it was rotated or torn."""
+    with suppress(OSError, IndexError, ValueError):
+        return str(json.loads(path.read_bytes().split(b"\n")[-2])["run"])
+    return None
 
 
 def whole(path: Path) -> bool:

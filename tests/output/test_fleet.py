@@ -20,8 +20,9 @@ from lab.broker import broker_missing, free_port
 
 from edge_runner.config import check
 from edge_runner.output.base import Origin
-from edge_runner.output.mqtt import Mqtt, MqttConfig, Tls
+from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
+from edge_runner.output.tls import Tls
 from edge_runner.result import Answers, Detection, Result
 
 pytestmark = [

@@ -17,8 +17,9 @@ from edge_runner.config import check
 from edge_runner.errors import ConfigError, SettingError
 from edge_runner.output import mqtt as module
 from edge_runner.output.base import Origin
-from edge_runner.output.mqtt import Mqtt, MqttConfig, Tls
+from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
+from edge_runner.output.tls import Tls
 from edge_runner.output.when import When
 from edge_runner.result import Answers, Detection, Result
 
@@ -223,7 +224,9 @@ class TestResults:
             daemon.publish(1)
             assert seqs(until(lambda: heard.on(RESULTS))) == [2]
             assert daemon.lost == 1
-            assert re.search(r"it takes no results of 5,\d+ bytes; it is lost", caplog.text)
+            assert re.search(
+                r"it takes no results that are so large \(5,\d+ bytes\); such results are lost", caplog.text
+            )
 
 
 @needs_broker

@@ -112,6 +112,34 @@ def test_form_of_a_result(result: Result) -> None:
     assert FORM.fullmatch(result.line().encode())
 
 
+@pytest.mark.parametrize("damage", [b"\0", b"\xff", b"\xe4t"])
+def test_what_is_no_text(damage: bytes) -> None:
+    """A line with zeros, or bytes that are no UTF-8, within its text is no result, alone or among others."""
+    line = example(1, found("cat")).line().encode()
+    bad = line.replace(b"cat", b"c" + damage)
+    assert read_line(bad) is read_as_json(bad) is None
+    source = Log(Path("any"))
+    assert [each.raw for each in chosen([b"\n".join([line, bad, line])], source, Choice())] == [line, line]
+    assert source.unreadable == 1
+
+
+def test_escaped_label() -> None:
+    """A label is found however its characters are written, among lines that are passed over as well."""
+    lines = [example(1, found("cat")).line(), example(2, found("dog")).line(), example(3, found("cat")).line()]
+    lines[2] = lines[2].replace("cat", "c\\u0061t")
+    block = "\n".join(lines).encode()
+    choice = Choice(labels=["cat"])
+    assert [line.plain["seq"] for line in chosen([block], Log(Path("any")), choice)] == [1, 3]
+
+
+def test_bounds_of_time() -> None:
+    """`since` is included, `until` is not."""
+    block = "\n".join(example(n).line() for n in range(5)).encode()
+    choice = Choice(since=canonical("2026-11-22T13:28:01Z"), until=canonical("2026-11-22T13:28:03Z"))
+    assert [line.plain["seq"] for line in chosen([block], Log(Path("any")), choice)] == [1, 2]
+    assert list(chosen([b""], Log(Path("any")), choice)) == []
+
+
 TEXT = st.one_of(
     st.sampled_from(["cat", "dog", 'a "b", {c}', "\\", "[", "a\nb", "Käse", "日本🧀", '", "label": "dog', "", "}]}"]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
@@ -457,6 +485,7 @@ class TestWhereThereIsNothing:
         [
             (["--since", "soon"], "argument --since: 'soon' is no time: a date (2026-11-22), a date and time "),
             (["--min-score", "80"], "argument --min-score: '80' is no number from 0 to 1"),
+            (["--min-score", "-0.1"], "argument --min-score: '-0.1' is no number from 0 to 1"),
             (["--min-score", "nan"], "argument --min-score: 'nan' is no number from 0 to 1"),
             (["-n", "-1"], "argument -n/--last: '-1' is no whole number"),
             (["-n", "few"], "argument -n/--last: 'few' is no whole number"),
@@ -575,9 +604,12 @@ class TestTable:
 
     def test_wide_characters(self, live: Path) -> None:
         """Characters that fill two columns keep the columns straight."""
-        write(live, example(1, camera="玄関のカメラ"), example(2, camera="cafe\N{COMBINING ACUTE ACCENT}"))
-        rows = printed(live)
-        assert {tables.columns(row[: row.index("cat")]) for row in rows[1:]} == {rows[0].index("ANSWERS")}
+        write(live, example(1, camera="玄関のカメラ"), example(2, camera="cafe\N{COMBINING ACUTE ACCENT}"), example(3))
+        assert [row[26 : row.index("cat")] for row in printed(live)[1:]] == [
+            "玄関のカメラ        1  ",
+            "cafe\N{COMBINING ACUTE ACCENT}                2  ",
+            "front-door          3  ",
+        ]
 
     def test_terminal_is_left_alone(self, live: Path) -> None:
         """Nothing that stands in a log, neither a label nor a camera's name, gives orders to a terminal."""

@@ -37,6 +37,10 @@ soak: ## half an hour of faults, and 300 kills
 v4l2: ## cameras of Linux's own drivers, in a virtual machine
 	scripts/test_v4l2.sh
 
+.PHONY: power
+power: ## power cuts while outputs write, in a virtual machine
+	scripts/test_power.sh
+
 .PHONY: digits
 digits: ## train the digits model anew and build its bundles
 	examples/digits/build.sh

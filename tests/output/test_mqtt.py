@@ -398,8 +398,8 @@ class TestLogin:
             daemon.publish(5)
             mosquitto.set_users({**users, "pi-7": "s3cret"})
             until(lambda: len(heard.on(RESULTS)) == 10)
+            said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert seqs(heard.on(RESULTS)) == list(range(1, 11))
-        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert len(said) == 2
         assert re.search(
             r"it refuses user 'pi-7' \(not authorized\); check username and password; results wait in", said[0]
@@ -432,10 +432,23 @@ class TestLogin:
             until(lambda: "takes results again" in caplog.text)
         assert seqs(heard.on(RESULTS)) == list(range(1, 51))
         assert daemon.lost == 0
-        assert (
-            caplog.text.count("it does not let us publish (not authorized); check the access rights of user 'pi-7'")
-            == 1
-        )
+        said = f"it does not let us publish on {RESULTS} (not authorized); check the access rights of user 'pi-7'; results wait"
+        assert caplog.text.count(said) == 1
+
+    def test_not_allowed_to_tell_home_assistant(
+        self, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What is denied beside the results is said, and holds nothing up."""
+        login = {"username": "pi-7", "password": "p"}
+        rights = "user pi-7\ntopic readwrite edge-runner/#\n"
+        with (
+            broker(tmp_path / "b", users={"pi-7": "p"}, acl=rights) as mosquitto,
+            recorder(mosquitto, **login) as heard,
+        ):
+            run(mosquitto, **login, discovery="homeassistant").publish()
+            until(lambda: heard.on(RESULTS))
+            topic = "homeassistant/device/edge-runner_pi-7/config"
+            until(lambda: f"it does not let us publish on {topic} (not authorized)" in caplog.text)
 
     def test_same_client_id(
         self, run: Run, mosquitto: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture

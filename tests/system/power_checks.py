@@ -24,7 +24,7 @@ from edge_runner.output.base import Item, Origin, Output
 from edge_runner.output.jsonl import JsonLines, JsonLinesConfig
 from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
-from edge_runner.output.snapshots import KIND, Snapshots, SnapshotsConfig
+from edge_runner.output.snapshots import Snapshots, SnapshotsConfig
 from edge_runner.output.spool import Message, Spool
 from edge_runner.result import Answers, Detection, Result, new_run
 from edge_runner.tools.logs import gather
@@ -178,7 +178,7 @@ class ToldSnapshots(Snapshots):
         total = sum(path.stat().st_size for path in SNAPSHOTS.glob("[!.]*"))
         if total > SNAPSHOTS_BYTES:
             say(wrong=f"the snapshots have {total} bytes")
-        say(kept="snapshots", name=item.saved[KIND])
+        say(kept="snapshots")
 
 
 class ToldMqtt(Mqtt):

@@ -118,6 +118,7 @@ class Mqtt(Output):
             return
         _paho()
         self._reset()
+        self._left = ""
         self._origin = origin
         self._topics = topics(self.config.topic, origin.device, origin.cameras)
         self._ident = slug(self._topics.status.removesuffix("/status").replace("/", "_"))

@@ -209,13 +209,14 @@ def recorder(mosquitto: Broker, **login: str) -> Iterator[Recorder]:
 class Tap:
     """A relay before a broker, which sees what that acknowledges: also what a subscriber never saw, because the broker was killed.
 
-    `acknowledged` has topic and payload, in order. While it is `mute`, nothing comes back from the broker. With `old`, clients of
-    MQTT 5 are refused as by a broker that does not know it.
+    `acknowledged` has topic and payload, in order. While it is `mute`, nothing comes back from the broker, while it is `greedy`, no
+    acknowledgement. With `old`, clients of MQTT 5 are refused as by a broker that does not know it.
     """
 
     def __init__(self, host: str, port: int, *, old: bool = False) -> None:
         self._target = (host, port)
         self._old = old
+        self.greedy = False
         self.acknowledged: list[tuple[str, bytes]] = []
         self.versions: list[int] = []
         self._speaks = threading.Event()
@@ -300,6 +301,8 @@ class _Flow:
     def down(self) -> None:
         for kind, head, body in _packets(self._far):
             self._tap._speaks.wait()
+            if kind == PUBACK and self._tap.greedy:
+                continue
             self._near.sendall(head + body)
             if kind == PUBACK and (len(body) < 3 or body[2] < FAILURE):
                 self._tap.acknowledged.append(self._published.pop(int.from_bytes(body[:2], "big")))

@@ -112,6 +112,8 @@ class Ledger:
         """How many were saved."""
         self.found: dict[str, dict[str, int]] = {name: {} for name in SYNCED}
         """By log and run: the last that was there."""
+        self.written = dict.fromkeys(SYNCED, 0)
+        """By log: the results that went there."""
         self.lost_s: dict[str, list[float]] = {name: [] for name in SYNCED}
         self.torn = 0
         self.wrong: list[str] = []
@@ -158,6 +160,7 @@ class Ledger:
 
     def _measure(self, name: str, wrote: dict[int, float], last: int) -> None:
         """How much of the time before the cut is missing."""
+        self.written[name] += len(wrote)
         newest = max(wrote.values())
         lost_s = newest - wrote[last] if last in wrote else newest - min(wrote.values()) if last == 0 else 0.0
         self.lost_s[name].append(lost_s)
@@ -225,18 +228,17 @@ def one_start(
 
 def report(ledger: Ledger, card: Card, cuts: int, took_s: float) -> None:
     """The figures."""
-    wrote = sum(map(len, ledger.wrote.values()))
     say(
         f"power: ok: {cuts} cuts; the card forgot {card.forgotten} sectors of those it had not flushed, and kept {card.survived}"
     )
     for name in SYNCED:
-        kept, found = sum(ledger.kept[name].values()), sum(ledger.found[name].values())
-        most = max(ledger.lost_s[name])
+        kept, found, wrote = sum(ledger.kept[name].values()), sum(ledger.found[name].values()), ledger.written[name]
         what = "the spool" if name == "spool" else f"the log with fsync {name}"
-        there = "the newest" if name == "spool" else "all"  # it is full, and the oldest go
+        here = "the newest" if name == "spool" else f"{found}"  # it is full, and the oldest go
+        safe = f"of {kept} that were said to be synchronised, 0 are missing; " if name != "never" else ""
         say(
-            f"power: ok: {what}: {kept} of {wrote} results were said to be synchronised, and {there} of them are there; "
-            f"{found} results in all, without a hole; what was lost is at most the last {most:.1f} s before a cut"
+            f"power: ok: {what}: {here} of {wrote} results are there, without a hole; {safe}"
+            f"lost are at most the last {max(ledger.lost_s[name]):.1f} s before a cut"
         )
     say(f"power: ok: every line parses; {ledger.torn} torn last lines were cut off; every compressed file is whole")
     say(f"power: ok: {ledger.snapshots} snapshots were saved, each whole or gone")

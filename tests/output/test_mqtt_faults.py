@@ -162,6 +162,15 @@ class TestBroker:
         mosquitto.thaw()
         whole(source, relay)
 
+    def test_acknowledges_nothing(self, run: Run, relay: Tap, caplog: pytest.LogCaptureFixture) -> None:
+        """A broker that is alive, and acknowledges nothing any more, is left, and tried again."""
+        source = run(relay)
+        source.flows(50)
+        relay.greedy = True
+        until(lambda: "it acknowledges nothing any more" in caplog.text)
+        relay.greedy = False
+        whole(source, relay)
+
     def test_is_not_there_at_first(self, run: Run, mosquitto: Broker, relay: Tap) -> None:
         """A broker that comes later than the daemon gets what was made before."""
         mosquitto.stop()

@@ -91,7 +91,7 @@ ONLY_IN = {
     "yaml": ("tree",),
     "tflite_runtime": ("model.interpreter",),
     "ai_edge_litert": ("model.interpreter",),
-    "paho": ("output.mqtt",),
+    "paho": ("output.link",),
     "sqlite3": ("output.spool",),
     "argparse": ("cli", "builder"),
     "signal": ("service", "model.probe", "builder", "camera.worker", "camera.child", "camera.program", "camera.process"),

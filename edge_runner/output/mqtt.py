@@ -1,4 +1,4 @@
-"""Results to an MQTT broker, each at least once and in order; how things stand beside them. The only module that knows paho."""
+"""Results to an MQTT broker, each at least once and in order; how things stand beside them."""
 
 from __future__ import annotations
 
@@ -6,50 +6,42 @@ import json
 import logging
 import random
 import re
-import sys
 import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from edge_runner import __version__
 from edge_runner.errors import EdgeRunnerError, SettingError
 from edge_runner.fields import Duration, OutputPath, Range, Size
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.discovery import counted, discovery, discovery_topic, slug
+from edge_runner.output.link import ANSWER_S, JOIN_S, WINDOW, Link, Login, check_paho
 from edge_runner.output.outbox import Outbox
 from edge_runner.output.spool import Message, Spool
 from edge_runner.output.states import APART_S, Telling, board_news, camera_news, camera_state
-from edge_runner.output.tls import Tls, tls_context, why_not
+from edge_runner.output.tls import Tls, tls_context
 from edge_runner.output.topics import CAMERA, DEVICE, check_placeholders, check_topic, filled, safe, topics
 from edge_runner.result import Result, rfc3339
-
-if TYPE_CHECKING:
-    from paho.mqtt.client import Client
 
 PORT, TLS_PORT = 1883, 8883
 ONLINE, OFFLINE = b"online", b"offline"
 
-CONNECT_S = 10.0  # each for the connection and for TLS
-ANSWER_S = 30.0  # for both, the host's name, and the broker's answer
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 STEADY_S = 10.0  # a connection that held so long was a good one: after it, the first attempt comes soon
 FLAPPING = 3  # connections in a row that did not hold so long: there is a reason
 QUIET_S = 60.0  # without trouble: then the same trouble is said again
 
-WINDOW = 100  # messages that are not acknowledged; fewer where the broker says so
 WINDOW_BYTES = 1 << 20
 SLOW_S = 1.0  # what is not acknowledged within it goes to the disk: so much a kill can take
 HOLD_S = 30.0  # until what the broker did not let us publish is tried again
 GOODBYE_S = 1.0  # of the time to the end, for `offline`
 HEADER_BYTES = 16  # of a packet beside topic and payload
-PAHO_ERROR = 8  # paho.mqtt.enums.LogLevel
-JOIN_S = 1.0  # for a thread that has said its last word
 
 # Reason codes (MQTT 5.0, 2.4).
 FAILURE = 0x80  # and all above
@@ -100,7 +92,7 @@ class Mqtt(Output):
         self._reset()
 
     def verify(self) -> None:
-        _paho()
+        check_paho()
         _check_host(self.config.host)
         check_topic(self.config.topic, "topic", DEVICE, CAMERA)
         check_topic(self.config.discovery_prefix, "discovery_prefix")
@@ -116,7 +108,7 @@ class Mqtt(Output):
     def open(self, origin: Origin) -> None:
         if self._outbox is not None:
             return
-        _paho()
+        check_paho()
         self._reset()
         self._left = ""
         self._origin = origin
@@ -180,7 +172,7 @@ class Mqtt(Output):
     def _reset(self) -> None:
         self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._stirred = threading.Event()
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._version5 = True
         self._online_since: float | None = None
         self._failures = 0
@@ -263,37 +255,25 @@ class Mqtt(Output):
         now = time.monotonic()
         if self._link is None and now >= self._attempt_at:
             try:
-                client = self._client()
-            except EdgeRunnerError as error:  # its certificates are no longer there
+                self._link = Link(self._login, self, self._post)
+            except EdgeRunnerError as error:
                 self._put_off(str(error))
                 return
-            self._link = _Link(client, self._post, self)
             self._link.start(self.config.host, _port(self.config), round(self.config.keepalive))
         elif self._link and self._online_since is None and now >= self._link.deadline:
             self._drop(f"no answer within {ANSWER_S:g} s")
 
-    def _client(self) -> Client:
-        paho = _paho()
-        client: Client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            protocol=paho.MQTTv5 if self._version5 else paho.MQTTv311,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = CONNECT_S
-        client.max_inflight_messages_set(0)  # we see to that
-        client.will_set(self._topics.status, OFFLINE, qos=1, retain=True)
-        if self.config.username is not None:
-            client.username_pw_set(self._username, self.config.password)
-        if self.config.tls:
-            client.tls_set_context(tls_context(self.config.tls))
-        return client
+    @property
+    def _login(self) -> Login:
+        who = self._username if self.config.username is not None else None
+        will = (self._topics.status, OFFLINE)
+        return Login(self._client_id, self._version5, who, self.config.password, self.config.tls, will)
 
     @property
     def _username(self) -> str:
         return (self.config.username or "").replace(DEVICE, self._origin.device)
 
-    def connected(self, link: _Link, window: int, largest: int | None) -> None:
+    def connected(self, link: Link, window: int, largest: int | None) -> None:
         """The broker let us in. It takes so many messages at a time, of so many bytes."""
         if link is not self._link:
             return
@@ -312,7 +292,7 @@ class Mqtt(Output):
         for telling in (self._board, *self._cameras.values()):
             telling.forget()
 
-    def ended(self, link: _Link, why: str, code: int = 0) -> None:
+    def ended(self, link: Link, why: str, code: int = 0) -> None:
         """The connection has gone, or none could be made."""
         if link is not self._link:
             return
@@ -408,7 +388,7 @@ class Mqtt(Output):
             number = self._link.publish(message.topic, message.payload, qos, retain=not result)
             self._flights[number] = _Flight(result, message.topic, message.bytes, time.monotonic())
 
-    def acknowledged(self, link: _Link, number: int, code: int, reason: str) -> None:
+    def acknowledged(self, link: Link, number: int, code: int, reason: str) -> None:
         """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
         flight = self._flights.pop(number, None) if link is self._link else None
         if flight is None:
@@ -446,7 +426,7 @@ class Mqtt(Output):
 
     # How things stand.
 
-    def heard(self, link: _Link, topic: str, payload: bytes) -> None:
+    def heard(self, link: Link, topic: str, payload: bytes) -> None:
         """Somebody published on a topic that we listen to."""
         if link is not self._link or self._leaving:
             return
@@ -486,117 +466,6 @@ class _Flight:
     topic: str
     bytes: int
     since: float
-
-
-class _Link:
-    """One connection, from its beginning to its end. The next one is another link, whose client knows nothing of this one's
-    messages: so paho cannot send them again by itself, before or between what we send.
-
-    What happens is posted to the owner by paho's thread.
-    """
-
-    def __init__(self, client: Client, post: Callable[..., None], owner: Mqtt) -> None:
-        self.deadline = time.monotonic() + ANSWER_S
-        self._client: Client | None = client
-        self._post = post
-        self._owner = owner
-        self._thread: threading.Thread | None = None
-        self._up = False
-        self._over = False
-        self._left = False
-        self._why = ""
-        self._code = 0
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_message = self._on_message
-        client.on_log = self._on_log
-
-    def start(self, host: str, port: int, keepalive_s: int) -> None:
-        assert self._client
-        self._client.connect_async(host, port, keepalive_s)
-        self._client.loop_start()
-
-    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool) -> int:
-        """Return the number by which it will be acknowledged; of a connection that has gone, it never will."""
-        assert self._client
-        return self._client.publish(topic, payload, qos, retain).mid
-
-    def subscribe(self, topics: Sequence[str]) -> None:
-        assert self._client
-        self._client.subscribe([(topic, 0) for topic in topics])
-
-    def leave(self) -> None:
-        """Say goodbye, so that the broker does not carry out the last will."""
-        assert self._client
-        self._left = True
-        self._client.disconnect()
-
-    def close(self) -> None:
-        """Let go of it, at once. A thread that still waits for the network ends once that lets it."""
-        if self._client is None:
-            return
-        if self._over and self._thread and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_S)
-        else:
-            self.leave()
-        self._client = None  # it holds this link, and would keep its descriptors until the garbage is collected
-
-    # From here on: paho's thread.
-
-    def _on_connect(self, client: Client, _: Any, __: Any, reason: Any, properties: Any) -> None:
-        if self._left:
-            client.disconnect()
-        elif reason.is_failure:
-            self._why, self._code = str(reason), reason.value
-        else:
-            self._up = True
-            client.on_log = None
-            window = getattr(properties, "ReceiveMaximum", None) or WINDOW
-            self._post(self._owner.connected, self, window, getattr(properties, "MaximumPacketSize", None))
-
-    def _on_connect_fail(self, client: Client, _: Any) -> None:
-        client.disconnect()  # one attempt a link
-        error = sys.exc_info()[1]  # paho calls it while it handles it
-        self._end(why_not(error) if isinstance(error, OSError) else "it cannot be reached")
-
-    def _on_disconnect(self, client: Client, _: Any, flags: Any, reason: Any, __: Any) -> None:
-        if flags.is_disconnect_packet_from_server:
-            self._end(f"it ended the connection: {str(reason).lower()}", reason.value)
-        elif self._code:
-            self._end(self._why, self._code)
-        elif self._up:
-            self._end("the connection was lost")
-        else:
-            self._end("it does not answer as a broker; does this port want tls, or none?" + self._why)
-
-    def _on_publish(self, client: Client, _: Any, number: int, reason: Any, __: Any) -> None:
-        self._post(self._owner.acknowledged, self, number, reason.value, str(reason))
-
-    def _on_message(self, client: Client, _: Any, message: Any) -> None:
-        self._post(self._owner.heard, self, message.topic, bytes(message.payload))
-
-    def _on_log(self, client: Client, _: Any, level: int, text: str) -> None:
-        """What went wrong between the connection and the broker's answer, such as a certificate of ours that it does not like."""
-        if level == PAHO_ERROR and not self._why:
-            self._why = f" ({text})"
-
-    def _end(self, why: str, code: int = 0) -> None:
-        if not self._over:
-            self._over, self._thread = True, threading.current_thread()
-            self._post(self._owner.ended, self, why, code)
-
-
-def _paho() -> Any:
-    """Paho's client module; loaded only where an output of this type is used. Raise SettingError where it is missing, or old."""
-    try:
-        import paho.mqtt.client as paho
-    except ImportError as error:
-        raise SettingError("needs paho-mqtt: pip install 'edge-runner[mqtt]'", key="type") from error
-    if not hasattr(paho, "CallbackAPIVersion"):
-        raise SettingError("paho-mqtt is older than 2: pip install -U 'edge-runner[mqtt]'", key="type")
-    return paho
 
 
 def _port(config: MqttConfig) -> int:

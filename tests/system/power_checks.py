@@ -87,9 +87,9 @@ def left() -> dict[str, Any]:
     if list(SPOOL.glob("*damaged*")):
         wrong.append("the spool was damaged")
     ends = time.monotonic() + PACKING_S
-    while list(DATA.glob(".*.part")) and time.monotonic() < ends:  # one that was begun just now
+    while list(DATA.glob(".*.gz.part")) and time.monotonic() < ends:  # one that was begun just now
         time.sleep(PACE_S)
-    if list(DATA.glob(".*.part")):
+    if list(DATA.glob(".*.gz.part")):
         wrong.append("half a compressed file was left over")
     return {**found, "wrong": wrong}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from edge_runner import config
@@ -181,6 +183,8 @@ def assemble(loaded: Loaded[Settings], board: Board | None = None, *, exact: boo
         outputs[key] = load(OUTPUTS[output.type])(output)
         with _noted(errors), blamed(key):
             outputs[key].verify()
+    with _noted(errors):
+        _keep_apart(outputs)
     if not errors:
         with _noted(errors):
             _fit_outputs(outputs, engine.task)
@@ -213,6 +217,17 @@ def put_together(
 def _draw(picture: Picture, answers: Answers) -> None:
     """Loaded where it is needed: most boards draw nothing."""
     load("edge_runner.task.draw:draw")(picture, answers)
+
+
+def _keep_apart(outputs: Mapping[str, Output]) -> None:
+    """Raise SettingError where two outputs of a kind would write to one place: each believes that it is its own."""
+    taken: dict[tuple[str, str], str] = {}
+    for key, output in outputs.items():
+        for name, path in vars(output.config).items():
+            if isinstance(path, Path):
+                first = taken.setdefault((output.config.type, os.path.realpath(path)), key)
+                if first != key:
+                    raise SettingError(f"{first} writes to {path} already; name another place", key=f"{key}.{name}")
 
 
 def _fit_outputs(outputs: Mapping[str, Output], task: Task) -> None:

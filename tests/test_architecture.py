@@ -97,7 +97,7 @@ ONLY_IN = {
     "signal": ("service", "model.probe", "builder", "camera.worker", "camera.child", "camera.program", "camera.process"),
     "subprocess": ("model.probe", "builder", "camera.child", "camera.program", "camera.devices"),
     "pickle": ("builder", "camera.worker", "camera.child"),
-    "socket": ("settings", "camera.worker", "camera.child", "camera.http"),
+    "socket": ("settings", "camera.worker", "camera.child", "camera.http", "output.link"),
     "http": ("camera.http",),
     "fcntl": ("camera.shared", "camera.child", "camera.program", "camera.videodev", "output.logfile"),
     "mmap": ("camera.shared", "camera.v4l2", "camera.jpeg"),

@@ -336,6 +336,22 @@ class TestAssembling:
         with pytest.raises(ModelError, match=message):
             assemble_whole(load_settings(path))
 
+    @pytest.mark.parametrize(
+        ("one", "name"),
+        [
+            ({"type": "jsonl", "path": "log.jsonl"}, "path"),
+            ({"type": "snapshots", "path": "pictures"}, "path"),
+            ({"type": "mqtt", "host": "broker"}, "spool"),
+        ],
+    )
+    def test_outputs_in_one_place(self, configure: Any, one: dict[str, Any], name: str) -> None:
+        """Two outputs of a kind that would write over each other are refused; of two kinds, each knows its own files."""
+        outputs = [{"type": "npz", "path": "pictures"}, one, {**one, "when": {"min_score": 0.5}}]
+        with pytest.raises(SettingError, match=r"outputs\.1 writes to .* already; name another place") as caught:
+            assemble_whole(load_settings(configure(outputs=outputs)))
+        assert caught.value.key == f"outputs.2.{name}"
+        assemble_whole(load_settings(configure(outputs=outputs[:2])))
+
     def test_unknown_ending(self, configure: Any, data: Path, assemble: Assemble) -> None:
         """A model whose end says nothing of its values asks for the activation, and runs with it."""
         model = {"path": str(data / "unknown_ending.tflite")}

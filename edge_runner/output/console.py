@@ -10,6 +10,7 @@ from typing import Literal
 
 from edge_runner.errors import OutputError
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
+from edge_runner.output.disk import words
 from edge_runner.output.when import When
 from edge_runner.result import Result
 
@@ -25,6 +26,8 @@ class Console(Output):
     """A closed pipe raises BrokenPipeError: whoever read the results has gone."""
 
     Config = ConsoleConfig
+    _half = False
+    """Whether the last line has no end: the disk was full."""
 
     @property
     def when(self) -> When | None:
@@ -40,14 +43,18 @@ class Console(Output):
 
     def write(self, item: Item) -> None:
         line = readable(item.result) if self._readable else item.result.line()
-        rest = memoryview((line + "\n").encode("utf-8", "replace"))
+        data = (("\n" if self._half else "") + line + "\n").encode("utf-8", "replace")
+        done = 0
         try:
-            while rest:  # not through Python's buffer, which would block once more at the end
-                rest = rest[os.write(self._file, rest) :]
+            while done < len(data):  # not through Python's buffer, which would block once more at the end
+                done += os.write(self._file, memoryview(data)[done:])
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"standard output: {(error.strerror or str(error)).lower()}") from error
+            raise OutputError(f"standard output: {words(error)}") from error
+        finally:
+            if done:
+                self._half = not data.endswith(b"\n", 0, done)
 
 
 def is_journal(file: int, environment: Mapping[str, str]) -> bool:

@@ -18,9 +18,9 @@ from edge_runner.errors import OutputError, SettingError
 from edge_runner.fields import Duration, OutputPath, Range, Size
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.budget import Budget
-from edge_runner.output.disk import passes, words
-from edge_runner.output.logfile import LOCK_WAIT_S, LogFile
-from edge_runner.output.rotated import PACKED
+from edge_runner.output.disk import passes, words, writable
+from edge_runner.output.logfile import LOCK_WAIT_S, Damaged, LogFile
+from edge_runner.output.rotated import PACKED, other_name, real_path
 from edge_runner.output.shelf import Shelf
 
 GATHERED_BYTES = 64 * 1024  # of lines at most, whatever `flush` says
@@ -68,6 +68,8 @@ class JsonLines(Output):
         """When the oldest of them came."""
         self._unsynced_since: float | None = None
         """When the oldest line came that the disk may not have yet."""
+        self._unsynced = 0
+        """Lines that the kernel has, and the disk may not have yet."""
         self._opened = False
         self._why = ""
         """What is wrong while the file is not open."""
@@ -94,10 +96,13 @@ class JsonLines(Output):
             raise SettingError(f"{path} is a folder; name a file", key="path")
         if path.name.endswith(PACKED):
             raise SettingError(f"{path}: only rotated files are compressed; name it without {PACKED}", key="path")
-        folder = _first_existing(path.parent)
-        if path.exists() and not _writable(path, os.W_OK):
+        for name in (path, real_path(path)):
+            if other := other_name(name):
+                raise SettingError(f"{path}: {name.name} is a rotated file's name; name it {other}, say", key="path")
+        folder = _first_existing(real_path(path).parent)
+        if path.exists() and not writable(path, os.W_OK):
             raise SettingError(f"{path} cannot be written by this user; chown or chmod it", key="path")
-        if not path.exists() and not (folder.is_dir() and _writable(folder, os.W_OK | os.X_OK)):
+        if not path.exists() and not (folder.is_dir() and writable(folder, os.W_OK | os.X_OK)):
             why = "cannot be written by this user" if folder.is_dir() else "is no folder"
             raise SettingError(f"{path}: {folder} {why}; name another, or chown it", key="path")
 
@@ -132,6 +137,7 @@ class JsonLines(Output):
         now = time.monotonic()
         try:
             if _is_past(self._flush_due, now) or _is_past(self._sync_due, now):
+                self._ready(now)
                 self._flush()
             if _is_past(self._sync_due, now):
                 self._sync()
@@ -141,10 +147,15 @@ class JsonLines(Output):
             self._set_due()
 
     def finish(self, until: float) -> None:
+        if self._lines:
+            self._look_at = 0.0
+            self._ready(time.monotonic())
         self._flush()
         if self._unsynced_since is not None:
             self._sync()
         self._note()
+        if self.config.fsync == "never":
+            self._shelf.sync(until)
 
     def close(self) -> None:
         self._opened = self._counted = False
@@ -152,7 +163,8 @@ class JsonLines(Output):
         self._file.close()
         self.lost += len(self._lines)  # of a close that nobody announced by `finish`
         self._forget()
-        self.due = self._unsynced_since = None
+        self._synced()
+        self.due = None
 
     def figures(self) -> Mapping[str, float]:
         return {"bytes_today": self._budget.today, "bytes_allowed": self._budget.most_bytes} if self._budget else {}
@@ -164,15 +176,19 @@ class JsonLines(Output):
     # --- the file -----------------------------------------------------------------------------------------------------
 
     def _open_file(self, wait_s: float = 0.0) -> None:
-        self._file.open(durable=self.config.fsync != "never", wait_s=wait_s)
+        durable = self.config.fsync != "never"
+        try:
+            self._file.open(durable=durable, wait_s=wait_s)
+        except Damaged:
+            place = self._shelf.put_away()
+            log.warning("%s is damaged; it is kept as %s, and a new one is begun", self.config.path, place)
+            self._file.open(durable=durable)
         self._look_at = time.monotonic() + LOOK_S
         if self._file.torn_bytes:
             log.warning("%s: its last line was torn; %d bytes were cut off", self.config.path, self._file.torn_bytes)
         if self._budget and not self._counted:
             self._counted = True
-            inode, offset = self._budget.open()
-            beyond = inode == self._file.inode
-            self._budget.count(self._file.days(offset if beyond else 0), beyond=beyond)
+            self._budget.open(self._file.inode, self._file.days)
 
     def _ready(self, now: float) -> bool:
         """See that the file is open, and the one that the path names. Return whether it has yet to show that it can be written.
@@ -185,6 +201,7 @@ class JsonLines(Output):
                 log.warning("%s: it was moved or deleted; a new one is begun", self.config.path)
                 with suppress(OSError):
                     self._file.sync()
+                self._unsynced = 0
                 self._file.close()
                 self._retry_at = now
         if self._file.is_open:
@@ -202,7 +219,7 @@ class JsonLines(Output):
         """Nothing is gathered or synchronised while there is no file."""
         self._why = why
         self._retry_at = time.monotonic() + RETRY_S
-        self._unsynced_since = None
+        self._synced()
         self._file.close()
 
     # --- lines ----------------------------------------------------------------------------------------------------------
@@ -235,6 +252,7 @@ class JsonLines(Output):
         if not self._lines:
             return
         before = self._file.appended
+        self._unsynced += len(self._lines)
         try:
             self._file.append(self._forget())
         except OutputError as error:
@@ -251,9 +269,15 @@ class JsonLines(Output):
         try:
             self._file.sync()
         except OSError as error:
+            lost = self._unsynced
             self._fail(words(error))
-            raise OutputError(f"{self.config.path}: {self._why}", lost=0) from error
-        self._unsynced_since = None
+            why = f"{self._why}; the last {lost} lines may not be on the disk, and count as lost"
+            raise OutputError(f"{self.config.path}: {why}", lost=lost) from error
+        self._synced()
+
+    def _synced(self) -> None:
+        """There is nothing more that the disk could be asked to keep."""
+        self._unsynced, self._unsynced_since = 0, None
 
     def _note(self) -> None:
         if self._budget and self._file.is_open:
@@ -334,8 +358,3 @@ def _also_lost(results: int) -> Iterator[None]:
 
 def _first_existing(folder: Path) -> Path:
     return next(f for f in (folder, *folder.parents) if f.exists())
-
-
-def _writable(path: Path, how: int) -> bool:
-    """Whether this user may write it; a file system that is read-only just now says nothing of that."""
-    return os.access(path, how) or bool(os.statvfs(path).f_flag & os.ST_RDONLY)

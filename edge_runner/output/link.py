@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +21,7 @@ CONNECT_S = 10.0  # each for the connection and for TLS
 ANSWER_S = 30.0  # for both, the host's name, and the broker's answer
 JOIN_S = 1.0  # for a thread that has said its last word
 WINDOW = 100  # messages that are not acknowledged; fewer where the broker says so
+HUNG_UP = -1  # in place of the broker's reason: it ended the connection before its answer
 PAHO_ERROR = 8  # paho.mqtt.enums.LogLevel
 
 Post = Callable[..., None]
@@ -43,7 +46,7 @@ class Listener(Protocol):
         """The broker let us in. It takes so many messages at a time, of so many bytes."""
 
     def ended(self, link: Link, why: str, code: int = 0) -> None:
-        """The connection has gone, or none could be made; `code` is the broker's reason (MQTT 5.0, 2.4), or 0."""
+        """The connection has gone, or none could be made; `code` is the broker's reason (MQTT 5.0, 2.4), HUNG_UP, or 0."""
 
     def acknowledged(self, link: Link, number: int, code: int, reason: str) -> None:
         """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
@@ -100,14 +103,23 @@ class Link:
         self._client.disconnect()
 
     def close(self) -> None:
-        """Let go of it, at once. A thread that still waits for the network ends once that lets it."""
+        """Let go of it, at once, without a goodbye: the broker carries out the last will. A thread that still waits for the network
+        ends once that lets it."""
         if self._client is None:
             return
         if self._over and self._thread and self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
         else:
-            self.leave()
+            self._cut(self._client)
         self._client = None  # it holds this link, and would keep its descriptors until the garbage is collected
+
+    def _cut(self, client: Client) -> None:
+        self._left = True
+        end = client.socket()
+        if isinstance(end, socket.socket):
+            with suppress(OSError):
+                socket.socket.shutdown(end, socket.SHUT_RDWR)  # of TLS too: the thread that reads it keeps what it has of it
+        client.disconnect()
 
     # From here on: paho's thread.
 
@@ -135,7 +147,7 @@ class Link:
         elif self._up:
             self._end("the connection was lost")
         else:
-            self._end("it does not answer as a broker; does this port want tls, or none?" + self._why)
+            self._end("it does not answer as a broker; does this port want tls, or none?" + self._why, HUNG_UP)
 
     def _on_publish(self, client: Client, _: Any, number: int, reason: Any, __: Any) -> None:
         self._post(self._listener.acknowledged, self, number, reason.value, str(reason))

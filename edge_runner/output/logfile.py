@@ -9,13 +9,14 @@ import os
 import re
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
 from edge_runner.output.disk import words
+from edge_runner.output.rotated import real_path
 
 LINE_START = b'{"schema": '
 LINE_TIME = re.compile(rb'"time": "(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?)Z"')
@@ -28,6 +29,10 @@ LOCK_PAUSE_S = 0.05
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
+class Damaged(Exception):
+    """More of a file of results is damaged than can be cut off without loss: it is to be put aside as it is."""
+
+
 class LogFile:
     """One process writes a file at a time: it is locked. A device or a pipe is written to as it is, without any of this."""
 
@@ -38,7 +43,7 @@ class LogFile:
         self.appended = 0
         """Bytes of whole lines, in all."""
         self.torn = 0
-        """Lines that `open` found torn, and cut off, in all; `torn_bytes` by the last time."""
+        """Lines that `open` found torn, in all, one for a damaged file; `torn_bytes` were cut off by the last time."""
         self.torn_bytes = 0
         self.mode = 0o644
         """The permissions of a new one: those that the last one had."""
@@ -67,9 +72,11 @@ class LogFile:
         """Open it, made where it is missing; cut off what a power cut left of a last line, which the next would be joined to.
 
         Raise OSError where that cannot be: EAGAIN where another writes it, and still does `wait_s` later. Raise SettingError
-        where it is a file of something else, which stays as it is. `durable`: a new file's name survives a power cut.
+        where it is a file of something else, Damaged where a power cut left too little of it; either stays as it is. `durable`: a
+        new file's name survives a power cut. Where `path` is a link, its target is the file.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        folder = real_path(self.path).parent
+        folder.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists()
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self.mode)
         try:
@@ -84,7 +91,7 @@ class LogFile:
             raise
         self._file = file
         if new and durable:
-            sync_folder(self.path.parent)
+            sync_folder(folder)
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Hand lines, with their ends, to the kernel in one go. What fits only in part is taken back to its last whole line.
@@ -128,17 +135,12 @@ class LogFile:
         return (mine.st_dev, mine.st_ino) != (named.st_dev, named.st_ino)
 
     def days(self, offset: int) -> dict[str, int]:
-        """The bytes of the lines from `offset` on by their day, `2026-11-23`; of lines without a time nothing is said."""
-        found: dict[str, int] = {}
+        """The bytes of the lines from `offset` on by their day, as `bytes_by_day`."""
         if not self._regular:
-            return found
+            return {}
         with open(self._fd, "rb", closefd=False) as lines:
             lines.seek(offset)
-            for line in lines:
-                if moment := LINE_TIME.search(line, 0, HEAD_BYTES):
-                    day = moment[1][:10].decode()
-                    found[day] = found.get(day, 0) + len(line)
-        return found
+            return bytes_by_day(lines)
 
     def close(self) -> None:
         if self._file is not None:
@@ -149,36 +151,46 @@ class LogFile:
 
     def _repair(self, file: int) -> None:
         size = os.fstat(file).st_size
-        whole, torn = torn_tail(file, self.path)
+        self.torn_bytes = 0
+        try:
+            whole, torn = torn_tail(file, self.path)
+        except Damaged:
+            self.torn += 1
+            raise
         self.torn_bytes = size - whole
         if self.torn_bytes:
             os.ftruncate(file, whole)
-            self.torn += max(1, len(torn.splitlines()))
+            self.torn += sum(bool(line.strip()) for line in torn.splitlines()) if torn else 1
 
 
 def torn_tail(file: int, path: Path) -> tuple[int, bytes]:
     """Where the whole lines of a file of results end, and what is behind them but for NUL bytes at the very end.
 
-    A power cut, or a kill within a line, leaves a last line that is cut short or no JSON, or lines with NUL bytes in them. Raise
-    SettingError where what is left is no part of a result: it is a file of something else.
+    A power cut, or a kill within a line, leaves a last line that is cut short, NUL bytes in place of lines, or, as vfat does, what
+    other files once held. Raise SettingError where a file that so ends begins as one of something else; Damaged where no whole line
+    stands before the damage, as far back as a power cut can reach (TAIL_BYTES), but there are some elsewhere.
     """
     size = os.fstat(file).st_size
-    end = _end_of_content(file, size)
-    start, tail = _last_lines(file, end)
-    nulls = tail.find(b"\0") if b"\0" in tail or end == size else len(tail)
-    if nulls >= 0:
-        torn_at = tail.rfind(b"\n", 0, nulls) + 1
-    else:
-        torn_at = tail.rfind(b"\n", 0, max(0, len(tail) - 1)) + 1
-        if _is_object(tail[torn_at:]):
-            return size, b""
-    torn = tail[torn_at:]
-    rest = torn.lstrip(b"\0")
-    known = rest.startswith(LINE_START) or LINE_START.startswith(rest)
-    hole = torn.startswith(b"\0") and os.pread(file, len(LINE_START), 0) == LINE_START
-    if not known and not hole:
-        raise SettingError(f"{path} is no file of results: its last line is something else; name another", key="path")
-    return start + torn_at, torn
+    start, tail = _last_lines(file, _end_of_content(file, size))
+    whole = _whole_lines(tail)
+    if start + whole == size:
+        return size, b""
+    if not _is_ours(file, tail):
+        raise SettingError(f"{path} is no file of results: it does not begin as one; name another", key="path")
+    torn = tail[whole:]
+    if not whole and (start or b"\n" + LINE_START in torn):
+        raise Damaged
+    return start + whole, torn
+
+
+def bytes_by_day(lines: Iterable[bytes]) -> dict[str, int]:
+    """The bytes of lines by their day, `2026-11-23`; those without a time count nowhere."""
+    found: dict[str, int] = {}
+    for line in lines:
+        if moment := LINE_TIME.search(line, 0, HEAD_BYTES):
+            day = moment[1][:10].decode()
+            found[day] = found.get(day, 0) + len(line)
+    return found
 
 
 def sync_folder(folder: Path) -> None:
@@ -214,10 +226,32 @@ def _last_lines(file: int, end: int) -> tuple[int, bytes]:
         length *= 2
 
 
+def _whole_lines(tail: bytes) -> int:
+    """Where the whole lines end: before the first NUL byte, and behind the last line that is one."""
+    hole = tail.find(b"\0")
+    end = len(tail) if hole < 0 else tail.rfind(b"\n", 0, hole) + 1
+    while end:
+        begins = tail.rfind(b"\n", 0, end - 1) + 1
+        if _is_object(tail[begins:end]):
+            break
+        end = begins
+    return end
+
+
+def _is_ours(file: int, tail: bytes) -> bool:
+    """Whether a damaged file begins as one of results, or as a power cut leaves that: with half a line, or with NUL bytes.
+
+    Behind NUL bytes there has to be a line, or the end of one, or nothing at all. `tail`: its last lines.
+    """
+    head, hole, _ = os.pread(file, TAIL_BYTES, 0).partition(b"\0")
+    begins = head.lstrip()
+    if begins or not hole:
+        return begins.startswith(LINE_START) or LINE_START.startswith(begins)
+    return not tail.strip() or LINE_START in tail or tail.endswith(b"}\n")
+
+
 def _is_object(line: bytes) -> bool:
-    """Whether it is a whole line of JSON; so is no line at all."""
-    if not line:
-        return True
+    """Whether it is a whole line of JSON, and an object."""
     try:
         return line.endswith(b"\n") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
-import re
 import threading
 import time
 import zlib
@@ -21,8 +19,10 @@ from edge_runner.errors import EdgeRunnerError, SettingError
 from edge_runner.fields import Duration, OutputPath, Range, Size
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.discovery import counted, discovery, discovery_topic, slug
-from edge_runner.output.link import ANSWER_S, JOIN_S, WINDOW, Link, Login, check_paho
+from edge_runner.output.link import ANSWER_S, HUNG_UP, JOIN_S, Link, Login, check_paho
 from edge_runner.output.outbox import Outbox
+from edge_runner.output.retry import Retry
+from edge_runner.output.sender import Sender
 from edge_runner.output.spool import Message, Spool
 from edge_runner.output.states import APART_S, Telling, board_news, camera_news, camera_state
 from edge_runner.output.tls import Tls, tls_context
@@ -32,21 +32,14 @@ from edge_runner.result import Result, rfc3339
 PORT, TLS_PORT = 1883, 8883
 ONLINE, OFFLINE = b"online", b"offline"
 
-FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
-STEADY_S = 10.0  # a connection that held so long was a good one: after it, the first attempt comes soon
-FLAPPING = 3  # connections in a row that did not hold so long: there is a reason
-QUIET_S = 60.0  # without trouble: then the same trouble is said again
-
-WINDOW_BYTES = 1 << 20
+FLAPPING = 3  # connections in a row that did not hold for long: there is a reason
+OLD_EACH = 4  # so many times it hung up at MQTT 5: then 3.1.1 is tried, once
 SLOW_S = 1.0  # what is not acknowledged within it goes to the disk: so much a kill can take
-HOLD_S = 30.0  # until what the broker did not let us publish is tried again
 GOODBYE_S = 1.0  # of the time to the end, for `offline`
-HEADER_BYTES = 16  # of a packet beside topic and payload
+PAUSE_S = 1.0  # after something failed that nobody thought of
 
 # Reason codes (MQTT 5.0, 2.4).
-FAILURE = 0x80  # and all above
 WRONG_VERSION, BAD_LOGIN, TAKEN_OVER = 0x84, (0x86, 0x87), 0x8E
-NEVER = (0x90, 0x95, 0x99)  # the topic, the size, the payload: this broker will not take it later either
 
 MACHINE_ID = Path("/etc/machine-id")
 
@@ -87,9 +80,9 @@ class Mqtt(Output):
         self.where = f"{config.host}:{_port(config)}"
         self._spool = Spool(_folder(config.spool), config.spool_max) if config.spool else None
         self._outbox: Outbox | None = None
+        self._link: Link | None = None
         self._newest: dict[str, Result] = {}
         self._left = ""
-        self._reset()
 
     def verify(self) -> None:
         check_paho()
@@ -109,21 +102,32 @@ class Mqtt(Output):
         if self._outbox is not None:
             return
         check_paho()
-        self._reset()
-        self._left = ""
         self._origin = origin
         self._topics = topics(self.config.topic, origin.device, origin.cameras)
         self._ident = slug(self._topics.status.removesuffix("/status").replace("/", "_"))
         self._client_id = _client_id(self.config, origin)
         outbox = Outbox(self._spool, self.where)
         outbox.open()
-        self._outbox = outbox
+        self._begin(outbox)
         if self.config.discovery and len(counted(origin.labels)) < len(origin.labels):
             log.warning(
                 "%s: Home Assistant gets counters for %d of %d labels; task.allow says which matter",
                 self.where, len(counted(origin.labels)), len(origin.labels),
             )  # fmt: skip
         self.due = time.monotonic()
+
+    def _begin(self, outbox: Outbox) -> None:
+        who = f" of user '{self._username}'" if self.config.username is not None else ""
+        self._outbox = outbox
+        self._retry = Retry(self.where)
+        self._sender = Sender(outbox, self._retry, qos=self.config.qos, who=who)
+        self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._stirred = threading.Event()
+        self._version5, self._hang_ups = True, 0
+        self._leaving = False
+        self._left = ""
+        self._board, self._board_at = Telling(board_news), 0.0
+        self._cameras: dict[str, Telling] = {}
 
     def see(self, result: Result) -> None:
         self._newest[result.camera] = result
@@ -132,27 +136,35 @@ class Mqtt(Output):
         camera = item.result.camera
         topic = self._topics.results.get(camera) or filled(self.config.topic, self._origin.device, camera)
         self._box.put(Message(topic, item.result.line().encode()))
-        self._work()
+        self.due = time.monotonic()
+        if self._in_danger(self.due):
+            self._box.keep()
 
     def tick(self) -> None:
+        self.due = time.monotonic() + PAUSE_S
         self._listen()
         self._connect()
         self._work()
+        self.due = min(self._dues())
 
     def finish(self, until: float) -> None:
         """What is on its way may arrive, and what waits go out, while there is time; the rest is kept for the next start."""
-        self._await(until - GOODBYE_S, lambda: self._hold_until is None and bool(self._flights or self._box.unsent))
-        self._leaving = True
-        self._flights.clear()
-        self._box.again()
-        self._box.keep()
-        self._box.tidy(at_once=True)
-        if self._spool and self._box.waiting:
-            self._left = f"{self._box.waiting} results wait in {self._spool.folder}"
-        if self._link and self._online_since is not None:
-            self._notices.append(Message(self._topics.status, OFFLINE))
-            self._send_notices()
-            self._await(until - GOODBYE_S / 2, lambda: bool(self._flights))
+        try:
+            self._await(until - GOODBYE_S, lambda: self._sender.busy or self._box.unsent)
+        finally:
+            self._leaving = True
+            self._sender.give_up()
+            self._box.keep()
+            self._box.tidy(at_once=True)
+            if self._spool and self._box.waiting:
+                self._left = f"{self._box.waiting} results wait in {self._spool.folder}"
+            self._say_goodbye(until)
+
+    def _say_goodbye(self, until: float) -> None:
+        if self._link and self._retry.since is not None:
+            self._sender.notify(Message(self._topics.status, OFFLINE))
+            self._sender.send_notices()
+            self._await(until - GOODBYE_S / 2, lambda: self._sender.busy)
         if self._link:
             self._link.leave()
             self._await(min(until, time.monotonic() + JOIN_S), lambda: True)
@@ -160,36 +172,14 @@ class Mqtt(Output):
     def close(self) -> None:
         if self._link:
             self._link.close()
+            self._link = None
         if self._outbox:
             self._outbox.close()
             self._count()
         self._outbox, self.due = None, None
-        self._reset()
 
     def report(self) -> str:
         return self._left
-
-    def _reset(self) -> None:
-        self._events: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._stirred = threading.Event()
-        self._link: Link | None = None
-        self._version5 = True
-        self._online_since: float | None = None
-        self._failures = 0
-        self._flaps = 0
-        self._attempt_at = 0.0
-        self._said: set[str] = set()
-        self._complained = False
-        self._leaving = False
-        self._flights: dict[int, _Flight] = {}
-        self._notices: deque[Message] = deque()
-        self._window = WINDOW
-        self._largest: int | None = None
-        self._hold_until: float | None = None
-        self._denied = False
-        self._refused = 0
-        self._board, self._board_at = Telling(board_news), 0.0
-        self._cameras: dict[str, Telling] = {}
 
     @property
     def _box(self) -> Outbox:
@@ -222,23 +212,22 @@ class Mqtt(Output):
     def _work(self) -> None:
         """Whatever can be done at once."""
         now = time.monotonic()
-        if self._online_since is not None:
-            self._send_notices()
+        if self._retry.since is not None:
+            self._sender.send_notices()
             self._tell(now)
-            self._send_results(now)
-            self._watch(now)
+            self._sender.send_results()
+            self._watch()
         if self._in_danger(now):
             self._box.keep()
         self._box.tidy()
         self._count()
-        self.due = min(self._dues())
 
     def _dues(self) -> Iterator[float]:
         if self._box.due is not None:
             yield self._box.due
         if self._link is None:
-            yield self._attempt_at
-        elif self._online_since is None:
+            yield self._retry.at
+        elif self._retry.since is None:
             yield self._link.deadline
         else:
             yield self._board_at + APART_S
@@ -246,43 +235,47 @@ class Mqtt(Output):
                 yield self._box.exposed_since + SLOW_S
 
     def _count(self) -> None:
-        self.lost = self._box.lost + self._refused
+        self.lost = self._box.lost + self._sender.refused
+
+    def _in_danger(self, now: float) -> bool:
+        """Whether what is in memory alone is better on disk: the broker is away, or takes its time."""
+        since = self._box.exposed_since
+        return since is not None and (self._retry.since is None or self._box.crowded or now - since >= SLOW_S)
 
     # The connection.
 
     def _connect(self) -> None:
         """Begin one where there is none, and it is time; give up one that does not get anywhere."""
         now = time.monotonic()
-        if self._link is None and now >= self._attempt_at:
+        if self._link is None and now >= self._retry.at:
             try:
                 self._link = Link(self._login, self, self._post)
             except EdgeRunnerError as error:
                 self._put_off(str(error))
                 return
             self._link.start(self.config.host, _port(self.config), round(self.config.keepalive))
-        elif self._link and self._online_since is None and now >= self._link.deadline:
+        elif self._link and self._retry.since is None and now >= self._link.deadline:
             self._drop(f"no answer within {ANSWER_S:g} s")
 
     @property
     def _login(self) -> Login:
         who = self._username if self.config.username is not None else None
+        version5 = self._version5 and self._hang_ups % OLD_EACH != OLD_EACH - 1
         will = (self._topics.status, OFFLINE)
-        return Login(self._client_id, self._version5, who, self.config.password, self.config.tls, will)
+        return Login(self._client_id, version5, who, self.config.password, self.config.tls, will)
 
     @property
     def _username(self) -> str:
         return (self.config.username or "").replace(DEVICE, self._origin.device)
 
     def connected(self, link: Link, window: int, largest: int | None) -> None:
-        """The broker let us in. It takes so many messages at a time, of so many bytes."""
+        """The broker let us in."""
         if link is not self._link:
             return
-        self._online_since = time.monotonic()
-        self._window, self._largest = min(WINDOW, window), largest
-        waiting = f"; {self._box.waiting} results wait to be sent" if self._box.waiting else ""
-        log.log(logging.WARNING if self._complained else logging.INFO, "%s: connected%s", self.where, waiting)
-        self._complained = False
-        self._notices.append(Message(self._topics.status, ONLINE))
+        self._retry.connected(f"; {self._box.waiting} results wait to be sent" if self._box.waiting else "")
+        self._hang_ups = 0
+        self._sender.begin(link, window, largest)
+        self._sender.notify(Message(self._topics.status, ONLINE))
         subscriptions = [self._topics.status]
         if self.config.discovery:
             self._discover()
@@ -296,151 +289,65 @@ class Mqtt(Output):
         """The connection has gone, or none could be made."""
         if link is not self._link:
             return
+        was_up = self._retry.since is not None
+        hint = self._end_link(lost=True)
         if code == WRONG_VERSION and self._version5:
             self._version5 = False
-            self._end_link()
-            self._attempt_at = time.monotonic()
+            self._retry.at = time.monotonic()
             return
+        self._hang_ups += code == HUNG_UP
         if code in BAD_LOGIN:
             who = f"user '{self._username}'" if self.config.username is not None else "clients without a user"
             why = f"it refuses {who} ({why.lower()}); check username and password"
-        elif self._online_since is not None:
-            held = time.monotonic() - self._online_since >= STEADY_S
-            self._flaps = 0 if held else self._flaps + 1
-            self._failures = 0 if held else self._failures
-            if self._flaps >= FLAPPING or code == TAKEN_OVER:
-                why += f" once more; does another client have this one's client_id, {self._client_id}?"
-        self._end_link()
+        elif was_up and (code == TAKEN_OVER or (self._retry.flaps >= FLAPPING and not hint)):
+            why += f" once more; does another client have this one's client_id, {self._client_id}?"
         if not self._leaving:
-            self._put_off(why)
+            self._put_off(why + hint)
 
-    def _end_link(self) -> None:
+    def _end_link(self, *, lost: bool) -> str:
         assert self._link
         self._link.close()
-        self._link, self._online_since = None, None
-        self._hold_until = None
-        self._flights.clear()
-        self._notices.clear()
-        self._box.again()
+        self._link = None
+        self._retry.ended()
+        return self._sender.end(lost=lost)
 
     def _drop(self, why: str) -> None:
-        self._end_link()
+        self._end_link(lost=False)
         self._put_off(why)
 
     def _put_off(self, why: str) -> None:
-        """Say why, and try again later; at different times where many boards lost one broker."""
-        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._failures, 16))
-        self._attempt_at = time.monotonic() + delay_s * random.uniform(0.5, 1)
-        self._failures += 1
-        self._complain(why)
-
-    def _complain(self, why: str) -> None:
-        """Once, until all was well for a while."""
         kept = f"in {self._spool.folder}" if self._spool else "in memory"
-        self._complained |= self._say(why, f"; results wait {kept}, and it is tried again and again")
+        self._retry.put_off(why, f"; results wait {kept}, and it is tried again and again")
 
-    def _say(self, what: str, then: str = "") -> bool:
-        """A warning, where the same was not said lately; then it returns True."""
-        core = re.sub(r" \(.*\)", "", what)  # one trouble has many details
-        new = core not in self._said
-        self._said.add(core)
-        log.log(logging.WARNING if new else logging.DEBUG, "%s: %s%s", self.where, what, then)
-        return new
-
-    def _watch(self, now: float) -> None:
+    def _watch(self) -> None:
         """A broker that is connected and yet does nothing."""
-        if self._flights and now - next(iter(self._flights.values())).since > 2 * self.config.keepalive:
+        if self._sender.silent_s > 2 * self.config.keepalive:
             self._drop("it acknowledges nothing any more")
-        elif self._online_since is not None and now - self._online_since > QUIET_S and not self._denied:
-            self._said.clear()
-
-    # What is sent.
-
-    def _send_notices(self) -> None:
-        while self._notices and len(self._flights) < self._window:
-            self._send(self._notices.popleft(), None)
-
-    def _send_results(self, now: float) -> None:
-        if self._hold_until is not None:
-            if now < self._hold_until:
-                return
-            self._hold_until = None
-            self._box.again()
-        while (room := self._window - len(self._flights)) > 0 and self._box.unsent:
-            size = self._window_bytes - sum(flight.bytes for flight in self._flights.values())
-            taken = self._box.take(room, size) if size > 0 else []
-            for message in taken:
-                if self._largest is not None and message.bytes > self._largest - HEADER_BYTES:
-                    self._never(message, f"it takes no results that are so large ({message.bytes:,} bytes)")
-                else:
-                    self._send(message, message)
-            if not taken:
-                return
-
-    @property
-    def _window_bytes(self) -> int:
-        return min(WINDOW_BYTES, self._spool.largest) if self._spool else WINDOW_BYTES
-
-    def _send(self, message: Message, result: Message | None) -> None:
-        """A result, or what is told beside the results, which is retained."""
-        if self._link:
-            qos = self.config.qos if result else 1
-            number = self._link.publish(message.topic, message.payload, qos, retain=not result)
-            self._flights[number] = _Flight(result, message.topic, message.bytes, time.monotonic())
+        else:
+            self._retry.settle()
 
     def acknowledged(self, link: Link, number: int, code: int, reason: str) -> None:
-        """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
-        flight = self._flights.pop(number, None) if link is self._link else None
-        if flight is None:
-            return
-        if code >= FAILURE and code not in NEVER:
-            self._deny(flight, reason)
-        elif code >= FAILURE and flight.result:
-            self._never(flight.result, f"it does not take a result: {reason.lower()}")
-        elif flight.result:
-            self._box.done(flight.result)
-            if self._denied:
-                self._denied = False
-                log.warning("%s: takes results again", self.where)
-
-    def _deny(self, flight: _Flight, reason: str) -> None:
-        """Results are not lost, and their order stays: all that was not taken is sent again after a while."""
-        who = f" of user '{self._username}'" if self.config.username is not None else ""
-        why = f"it does not let us publish on {flight.topic} ({reason.lower()}); check the access rights{who}"
-        if flight.result:
-            self._denied = True
-            self._hold_until = time.monotonic() + HOLD_S
-            self._complain(why)
-        else:
-            self._say(why)
-
-    def _never(self, message: Message, why: str) -> None:
-        self._box.done(message)
-        self._refused += 1
-        self._say(why, "; such results are lost")
-
-    def _in_danger(self, now: float) -> bool:
-        """Whether what is in memory alone is better on disk: the broker is away, or takes its time."""
-        since = self._box.exposed_since
-        return since is not None and (self._online_since is None or self._box.crowded or now - since >= SLOW_S)
-
-    # How things stand.
+        """The broker has a message, or says why it does not take it."""
+        if link is self._link:
+            self._sender.acknowledged(number, code, reason)
 
     def heard(self, link: Link, topic: str, payload: bytes) -> None:
         """Somebody published on a topic that we listen to."""
         if link is not self._link or self._leaving:
             return
         if topic == self._topics.status and payload == OFFLINE:  # the last will of an earlier connection came late
-            self._notices.append(Message(self._topics.status, ONLINE))
+            self._sender.notify(Message(self._topics.status, ONLINE))
         elif topic != self._topics.status and payload == ONLINE:  # Home Assistant was started
             self._discover()
+
+    # How things stand.
 
     def _discover(self) -> None:
         message = discovery(
             self._ident, self._origin.device, self._topics, self._origin.task, self._origin.labels, __version__
         )
         place = discovery_topic(self.config.discovery_prefix, self._ident)
-        self._notices.append(Message(place, json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")))
+        self._sender.notify(Message(place, json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")))
 
     def _tell(self, now: float) -> None:
         """States go out at once, never behind results that wait, and are not kept: the next one is better."""
@@ -456,16 +363,6 @@ class Mqtt(Output):
             topic = self._topics.cameras.get(camera)
             if topic and telling.ready(now) and telling.wants(found := camera_state(result), now):
                 self._link.publish(topic, _packed(found), 0, retain=True)
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A message that is not acknowledged, since time.monotonic's `since`. `result` None: it is none, and of no importance later."""
-
-    result: Message | None
-    topic: str
-    bytes: int
-    since: float
 
 
 def _port(config: MqttConfig) -> int:

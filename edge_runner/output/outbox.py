@@ -30,7 +30,8 @@ class Outbox:
         self.spool = spool
         self.where = where
         self._fresh: deque[Message] = deque()  # in memory alone, not sent since `again`
-        self._sent: dict[Message, None] = {}  # in memory alone, sent, in order
+        self._sent: dict[Message, None] = {}  # in memory alone, sent or passed over, in order
+        self._passed: dict[Message, None] = {}  # those of them that were passed over
         self._bytes = 0  # of both
         self._cursor = 0  # the last row that was sent since `again`
         self._done: set[int] = set()  # rows that are acknowledged, and still to be deleted
@@ -40,6 +41,7 @@ class Outbox:
         self._lost = 0
         self._kept = 0  # `lost` when it was last said that nothing is lost any more
         self._losing = False
+        self._said_large = False
 
     @property
     def lost(self) -> int:
@@ -87,13 +89,24 @@ class Outbox:
         """Behind all others. Where there is no room, the oldest that is not being sent goes."""
         largest = self.spool.largest if self.spool else MEMORY_BYTES
         if message.bytes > largest:
-            self._lose(1, f"a result has {message.bytes:,} bytes, {largest:,} are allowed")
+            self._lost += 1
+            if not self._said_large:
+                self._said_large = True
+                sizes = f"{message.bytes:,} bytes, {largest:,} are allowed"
+                log.warning("%s: a result has %s; such results are lost", self.where, sizes)
             return
         self._fresh.append(message)
         self._bytes += message.bytes
-        while self._bytes > MEMORY_BYTES and len(self._fresh) > 1:
-            self._bytes -= self._fresh.popleft().bytes
+        while self._bytes > MEMORY_BYTES and (oldest := self._idle()):
+            self._bytes -= oldest.bytes
             self._lose(1, "there is no more room in memory for what waits; the oldest results are lost")
+
+    def _idle(self) -> Message | None:
+        """Take out the oldest in memory that is not being sent, and not the newest."""
+        if oldest := next(iter(self._passed), None):
+            del self._passed[oldest], self._sent[oldest]
+            return oldest
+        return self._fresh.popleft() if len(self._fresh) > 1 else None
 
     def take(self, most: int, most_bytes: int) -> list[Message]:
         """The next messages to be sent, in order; at least one where there is one and `most` allows it."""
@@ -107,8 +120,14 @@ class Outbox:
             taken.append(message)
         return taken
 
+    def pass_over(self, message: Message) -> None:
+        """It was taken, but is not to be sent until `again`."""
+        if message in self._sent:
+            self._passed[message] = None
+
     def done(self, message: Message) -> None:
         """It was acknowledged."""
+        self._passed.pop(message, None)
         if message in self._sent:
             del self._sent[message]
             self._bytes -= message.bytes
@@ -118,9 +137,9 @@ class Outbox:
                 self._delete_at = time.monotonic() + DELETE_S
 
     def again(self) -> None:
-        """The connection has gone: whatever is not acknowledged is to be sent again."""
+        """Whatever is not acknowledged is to be sent again: the connection has gone, or nothing is on its way."""
         self._fresh = deque([*self._sent, *self._fresh])
-        self._sent = {}
+        self._sent, self._passed = {}, {}
         self._cursor = 0
 
     def keep(self) -> None:
@@ -145,7 +164,7 @@ class Outbox:
     def close(self) -> None:
         """What is in memory alone is lost."""
         self._lost += len(self._sent) + len(self._fresh)
-        self._sent, self._fresh, self._bytes = {}, deque(), 0
+        self._sent, self._passed, self._fresh, self._bytes = {}, {}, deque(), 0
         if self.spool:
             self.spool.close()
         self._cursor, self._done = 0, set()
@@ -186,6 +205,7 @@ class Outbox:
             if stored and joins:  # they are being sent already
                 self._cursor = stored[-1].row
             self._sent = {message: None for message in self._sent if not message.row}
+            self._passed = {message: None for message in self._passed if not message.row}
             self._fresh = deque(message for message in self._fresh if not message.row)
             self._bytes = sum(message.bytes for message in (*self._sent, *self._fresh))
             if self._sync_at is None:

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
-from edge_runner.output.disk import passes, words
+from edge_runner.output.disk import passes, words, writable
 from edge_runner.result import Result
 
 log = logging.getLogger(__name__)
@@ -43,27 +43,54 @@ class Quota:
         self._files: dict[str, int] = {}
         """Bytes by name, the oldest first."""
         self._bytes = 0
+        self._seen = False
+        """Whether it is known what is in the folder."""
 
     def verify(self) -> None:
-        """Raise SettingError where the folder cannot be written, or made; write nothing."""
+        """Raise SettingError where the folder can never be written, or made; write nothing."""
         place = next(path for path in (self.folder, *self.folder.parents) if os.path.lexists(path))
         if not place.is_dir():
             raise SettingError(f"{self.folder}: {place} is no folder; name another", key="path")
-        if not os.access(place, os.W_OK | os.X_OK):
+        if not writable(place, os.W_OK | os.X_OK):
             raise SettingError(
                 f"{self.folder}: {place} cannot be written by this user; name another, or chown it", key="path"
             )
 
     def open(self) -> None:
         """Make the folder, and see what is in it. Raise SettingError where that can never be."""
-        found = []
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            found = [entry for entry in os.scandir(self.folder) if self._is_ours(entry)]
+            self._look()
         except OSError as error:
             if not passes(error):
                 raise SettingError(f"{self.folder}: {words(error)}", key="path") from error
             log.warning("%s: %s; it is tried again with each file", self.folder, words(error))
+
+    def save(self, name: str, content: bytes) -> None:
+        """Save a file under a name of `file_stem` with the ending; raise OutputError where it cannot be kept."""
+        if len(content) > self.most_bytes:
+            raise OutputError(
+                f"{self.folder}: a file of {len(content):,} bytes; max_total allows {self.most_bytes:,} in all"
+            )
+        try:
+            if not self._seen:
+                self._look()
+            self._bytes -= self._files.pop(name, 0)
+            while self._bytes + len(content) > self.most_bytes:
+                self._delete_oldest()
+            try:
+                self._write(name, content)
+            except FileNotFoundError:  # somebody has removed the folder
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._write(name, content)
+        except OSError as error:
+            raise OutputError(f"{self.folder}: {words(error)}") from error
+        self._files[name] = len(content)
+        self._bytes += len(content)
+
+    def _look(self) -> None:
+        self._seen = False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = [entry for entry in os.scandir(self.folder) if self._is_ours(entry)]
         kept = []
         for entry in found:
             with suppress(OSError):  # another process was faster
@@ -76,26 +103,7 @@ class Quota:
                     os.unlink(entry.path)
         self._files = {name: size for _, name, size in sorted(kept)}
         self._bytes = sum(self._files.values())
-
-    def save(self, name: str, content: bytes) -> None:
-        """Save a file under a name of `file_stem` with the ending; raise OutputError where it cannot be kept."""
-        if len(content) > self.most_bytes:
-            raise OutputError(
-                f"{self.folder}: a file of {len(content):,} bytes; max_total allows {self.most_bytes:,} in all"
-            )
-        self._bytes -= self._files.pop(name, 0)
-        while self._bytes + len(content) > self.most_bytes:
-            self._delete_oldest()
-        try:
-            try:
-                self._write(name, content)
-            except FileNotFoundError:  # somebody has removed the folder
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._write(name, content)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: {words(error)}") from error
-        self._files[name] = len(content)
-        self._bytes += len(content)
+        self._seen = True
 
     def _write(self, name: str, content: bytes) -> None:
         beside = self.folder / f".{name}"
@@ -112,13 +120,15 @@ class Quota:
             raise
 
     def _delete_oldest(self) -> None:
-        """What cannot be deleted counts no longer: it would keep every new file out."""
+        """What can never be deleted counts no longer: it would keep every new file out. Raise OSError of a disk in trouble."""
         name = next(iter(self._files))
-        self._bytes -= self._files.pop(name)
         try:
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
+            if passes(error):
+                raise
             log.warning("%s cannot be deleted: %s", self.folder / name, words(error))
+        self._bytes -= self._files.pop(name)
 
     def _is_ours(self, entry: os.DirEntry[str]) -> bool:
         named = entry.name.endswith(self.suffix) and OURS.fullmatch(entry.name.removesuffix(self.suffix))

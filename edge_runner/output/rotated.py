@@ -5,12 +5,19 @@ The number only rises: a clock without a battery may jump, a number does not.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 DIGITS = 6  # and more beyond a million
 PACKED = ".gz"
 NUMBER = rf"(?P<number>[0-9]{{{DIGITS}}}|[1-9][0-9]{{{DIGITS},}})"
+NUMBERED = re.compile(rf"(?P<stem>.+)\.{NUMBER}(?P<suffix>(\.[^.]+)?)")
+
+
+def real_path(live: Path) -> Path:
+    """Where a log lies that may be named by a link: there its rotated files lie too."""
+    return Path(os.path.realpath(live))
 
 
 def rotated_path(live: Path, number: int) -> Path:
@@ -33,6 +40,12 @@ def number_of(live: Path, path: Path) -> int | None:
     name = rf"{re.escape(live.stem)}\.{NUMBER}{re.escape(live.suffix)}({re.escape(PACKED)})?"
     found = re.fullmatch(name, path.name)
     return int(found["number"]) if found else None
+
+
+def other_name(live: Path) -> str | None:
+    """A name for a log whose own reads as that of a rotated file, `cam.20261122.jsonl`; None where it does not."""
+    found = NUMBERED.fullmatch(live.name)
+    return f"{found['stem']}-{found['number']}{found['suffix']}" if found else None
 
 
 def members(live: Path) -> dict[Path, int]:

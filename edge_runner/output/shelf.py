@@ -6,15 +6,17 @@ import logging
 import os
 import stat
 import threading
+import time
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from gzip import GzipFile
 from pathlib import Path
 
 from edge_runner.errors import SettingError
-from edge_runner.output.disk import words
-from edge_runner.output.logfile import sync_folder, torn_tail
-from edge_runner.output.rotated import PACKED, is_packed, members, number_of, packed_path, rotated_path
+from edge_runner.output.disk import passes, words
+from edge_runner.output.logfile import Damaged, sync_folder, torn_tail
+from edge_runner.output.rotated import PACKED, is_packed, members, number_of, packed_path, real_path, rotated_path
 
 PART = ".part"
 CHUNK_BYTES = 1 << 16
@@ -26,53 +28,65 @@ log = logging.getLogger(__name__)
 
 
 class Shelf:
-    """Of the log `live`: `keep` rotated files stay, the highest numbers."""
+    """Of the log `live`: `keep` rotated files stay, the highest numbers. Where `live` is a link, they lie beside its target."""
 
     def __init__(self, live: Path, keep: int, *, compress: bool) -> None:
-        self.live = live
         self.keep = keep
+        self._named = live
         self._packer = Packer(live) if compress else None
         self._last = 0
+        self._failed = False
+        """Whether some file could not be deleted the last time."""
+
+    @property
+    def live(self) -> Path:
+        return real_path(self._named)
 
     def open(self) -> None:
         """See to what an earlier start left: half a compressed file, one of which both are there, one that is not compressed."""
-        try:
-            found = members(self.live)
-            for path in self.live.parent.glob(f".*{PACKED}{PART}"):
-                if _is_part(self.live, path):
-                    path.unlink()
-            for path in [path for path in found if not is_packed(path)]:
-                if packed_path(path) in found:
-                    path.unlink()  # the compressed one is whole
-                else:
-                    _mend(path)
-        except OSError as error:
-            log.warning("%s: its rotated files: %s", self.live, words(error))
+        found = _files(self.live)
+        twice = [path for path in found if packed_path(path) in found]  # the compressed one is whole
+        self._delete([*_parts(self.live), *twice])
+        for path in found:
+            if not is_packed(path) and path not in twice:
+                _mend(path)
         self.settle()
 
     def put_away(self) -> Path:
         """Give the live file the next number; `settle` is to follow. Raise OSError where it cannot be renamed."""
-        self._last = max([self._last, *members(self.live).values()]) + 1
-        place = rotated_path(self.live, self._last)
-        os.rename(self.live, place)
+        live = self.live
+        self._last = max([self._last, *members(live).values()]) + 1
+        place = rotated_path(live, self._last)
+        os.rename(live, place)
         return place
 
     def settle(self) -> None:
         """Delete the lowest numbers beyond those that are kept; have the others compressed."""
-        try:
-            found = members(self.live)
-            kept = sorted(set(found.values()))[-self.keep :]
-            for path in [path for path, number in found.items() if number not in kept]:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s: its oldest rotated files cannot be deleted: %s", self.live, words(error))
-            return
+        found = _files(self.live)
+        kept = sorted(set(found.values()))[-self.keep :]
+        self._delete([path for path, number in found.items() if number not in kept])
         if self._packer and any(not is_packed(path) for path in found):
             self._packer.start()
+
+    def sync(self, until: float) -> None:
+        """Have the disk keep what was put away and is not compressed, the newest first, until that time (of time.monotonic)."""
+        for path in reversed([path for path in _files(self.live) if not is_packed(path)]):
+            if time.monotonic() >= until:
+                return
+            with suppress(OSError), path.open("rb") as file:  # it may be compressed, and deleted, just now
+                os.fsync(file.fileno())
+        sync_folder(self.live.parent)
 
     def close(self) -> None:
         if self._packer:
             self._packer.stop()
+
+    def _delete(self, paths: Sequence[Path]) -> None:
+        """One that cannot be deleted keeps no other from it, and is said once."""
+        failed = [(path, why) for path in paths if (why := _deleted(path))]
+        if failed and not self._failed:
+            log.warning("%s cannot be deleted: %s", *failed[0])
+        self._failed = bool(failed)
 
 
 class Packer:
@@ -84,6 +98,9 @@ class Packer:
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._failed = False
+        """Whether the disk was in trouble the last time."""
+        self._given_up: set[Path] = set()
+        """Files that are in trouble themselves."""
 
     def start(self) -> None:
         """There is something to compress."""
@@ -115,26 +132,33 @@ class Packer:
             self._pack_all(stopping)
 
     def _pack_all(self, stopping: threading.Event) -> None:
-        try:
-            for path in [path for path in members(self.live) if not is_packed(path)]:
-                if not stopping.is_set() and path.is_file():
-                    pack(path, stopping)
-            self._failed = False
-        except (OSError, zlib.error) as error:
-            if not self._failed and not stopping.is_set():
-                why = words(error) if isinstance(error, OSError) else str(error)
-                log.warning("%s: its rotated files stay uncompressed for now: %s", self.live, why)
-            self._failed = True
+        for path in _files(real_path(self.live)):
+            if is_packed(path) or path in self._given_up or stopping.is_set():
+                continue
+            try:
+                pack(path, stopping)
+            except (OSError, zlib.error) as error:
+                passing = isinstance(error, OSError) and passes(error)
+                if not (passing and self._failed) and not stopping.is_set():
+                    why = words(error) if isinstance(error, OSError) else str(error)
+                    log.warning("%s stays uncompressed%s: %s", path, " for now" if passing else "", why)
+                if passing:  # the next would fare no better
+                    self._failed = True
+                    return
+                self._given_up.add(path)
+        self._failed = False
 
 
 def pack(path: Path, stopping: threading.Event) -> None:
     """Compress a rotated file, and delete it; leave nothing half done behind. Raise OSError where there is no room for it."""
     beside = path.with_name(f".{packed_path(path).name}{PART}")
     try:
-        if _packed(path, beside, stopping) and path.exists():  # it may have been deleted meanwhile, as one too many
+        if not packed_path(path).exists():  # or else it is the plain one alone that could not be deleted
+            if not _packed(path, beside, stopping) or not path.exists():  # deleted meanwhile, as one too many
+                return
             os.replace(beside, packed_path(path))
             sync_folder(path.parent)
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
     except FileNotFoundError:
         return
     finally:
@@ -158,14 +182,43 @@ def _packed(path: Path, beside: Path, stopping: threading.Event) -> bool:
     return not stopping.is_set()
 
 
-def _is_part(live: Path, path: Path) -> bool:
-    return number_of(live, path.with_name(path.name.removeprefix(".").removesuffix(PART))) is not None
+def _deleted(path: Path) -> str:
+    """Delete it; return why that cannot be, nothing where it is done."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return words(error)
+    return ""
+
+
+def _files(live: Path) -> dict[Path, int]:
+    """What `members` finds, without folders and the like; nothing where the folder cannot be read."""
+    try:
+        return {path: number for path, number in members(live).items() if path.is_file()}
+    except OSError as error:
+        log.warning("%s: its rotated files: %s", live, words(error))
+        return {}
+
+
+def _parts(live: Path) -> list[Path]:
+    """Compressed files that are not whole; none where the folder cannot be read."""
+    with suppress(OSError):
+        found = live.parent.glob(f".*{PACKED}{PART}")
+        return [path for path in found if number_of(live, _whole_path(path)) is not None and path.is_file()]
+    return []
+
+
+def _whole_path(part: Path) -> Path:
+    return part.with_name(part.name.removeprefix(".").removesuffix(PART))
 
 
 def _mend(path: Path) -> None:
     """A power cut may have torn a file that was rotated without being synchronised."""
-    with suppress(SettingError), path.open("r+b") as file:
-        whole, _ = torn_tail(file.fileno(), path)
-        if whole < os.fstat(file.fileno()).st_size:
-            file.truncate(whole)
-            log.warning("%s: its last line was torn, and was cut off", path)
+    try:
+        with suppress(SettingError, Damaged), path.open("rb") as file:
+            whole, _ = torn_tail(file.fileno(), path)
+            if whole < os.fstat(file.fileno()).st_size:
+                os.truncate(path, whole)
+                log.warning("%s: its last line was torn, and was cut off", path)
+    except OSError as error:
+        log.warning("%s: %s", path, words(error))

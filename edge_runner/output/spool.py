@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
@@ -14,12 +13,14 @@ from pathlib import Path
 
 from edge_runner.errors import OutputError, SettingError
 from edge_runner.output.disk import words
+from edge_runner.output.topics import WILDCARDS
 
 FILE = "spool.sqlite"
 DAMAGED = "spool.damaged.sqlite"
 ENDINGS = ("", "-wal")
 
 VERSION = 1  # of the table, kept in the file's user_version
+TABLE = "messages (row INTEGER PRIMARY KEY, topic TEXT, payload BLOB)"
 PAGE_BYTES = 512  # every commit writes whole pages: with 4096 a result costs the card three times as much
 LOG_BYTES = 1 << 20  # of the write-ahead log, before its pages go into the file
 PART_BYTES = 1 << 18  # of one transaction
@@ -27,6 +28,14 @@ LARGEST_PART = 16  # a message may be as large as this part of the spool
 DROP_ROWS = 16  # so many of the oldest go at once
 SHRINK_BYTES = 1 << 20  # an empty spool whose file is larger gives the space back
 BUSY_S = 5.0  # an old process that is just about to end keeps the file so long
+TOPIC_BYTES = 65_535  # MQTT has two bytes for its length
+
+FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the latter where SQLite quotes a damaged name in its words
+ACCIDENTS = (
+    sqlite3.OperationalError,
+    sqlite3.ProgrammingError,
+)  # a full disk, say; whatever else fails tells of damage,
+STRANGE = "unsupported file format"  # and so does this
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +58,9 @@ class Spool:
     """Messages in the order in which they came, in `folder`, which is never larger than `most_bytes`.
 
     What was appended survives a kill at once, and a power cut once it is synced; of what came later the beginning is kept, never
-    the end without the beginning. It may be used by one thread at a time. Each method raises OutputError, with nothing lost, where
-    the disk does not let it, and DamagedError where a damaged file was put aside and a new one begun: then it may be called again.
+    the end without the beginning. It may be used by one thread at a time. Each method raises OutputError where the disk does not
+    let it, and DamagedError where a damaged file was put aside and a new one begun: then it may be called again. What is lost by
+    that is in `lost`, never in the error.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
@@ -58,7 +68,7 @@ class Spool:
         self.path = folder / FILE
         self.most_bytes = most_bytes
         self.lost = 0
-        """Messages that had to go: the oldest where there was no room, and what was in a damaged file."""
+        """Messages that had to go: the oldest where there was no room, and what a card has spoilt or somebody removed."""
         self.count = 0
         """Messages in it; after a start a few more, where some in the middle are gone."""
         self.last = 0
@@ -70,6 +80,7 @@ class Spool:
         self._part = min(PART_BYTES, self.largest)
         self._most_pages = (most_bytes - self._log_bytes - 2 * self.largest) // PAGE_BYTES
         self._database: sqlite3.Connection | None = None
+        self._spoilt = False  # it was said since it was opened
 
     @property
     def is_open(self) -> bool:
@@ -78,7 +89,7 @@ class Spool:
     def verify(self) -> None:
         """Raise SettingError where the folder cannot be written, or made; write nothing."""
         place = next(path for path in (self.folder, *self.folder.parents) if os.path.lexists(path))
-        if not place.is_dir():
+        if not os.path.isdir(place):
             raise SettingError(f"{self.folder}: {place} is no folder; name another", key="spool")
         if not os.access(place, os.W_OK | os.X_OK) and not _read_only(place):
             raise SettingError(
@@ -86,7 +97,10 @@ class Spool:
             )
 
     def open(self) -> None:
-        """Raise SettingError where another process has it."""
+        """Raise SettingError where another process has it.
+
+        Where it is larger than is allowed by now, the oldest go, and their space is given back if the disk has room to do so.
+        """
         if self._database is not None:
             return
         try:
@@ -96,8 +110,7 @@ class Spool:
         try:
             self._connect()
         except DamagedError:
-            self._put_aside()
-            self._connect()
+            self._begin_anew()
 
     def append(self, messages: Sequence[Message], after: int) -> None:
         """Write them behind all others, and give each its row. Where there is no room, the oldest behind row `after` go.
@@ -109,29 +122,48 @@ class Spool:
                 self._append(part, after)
 
     def read(self, after: int, most: int, most_bytes: int) -> list[Message]:
-        """The next messages behind row `after`, in order; at least one where there is one."""
+        """The next messages behind row `after`, in order; at least one where there is one.
+
+        SQLite has no checksums: what cannot be a message, because a worn card has turned bits in it, goes.
+        """
         found: list[Message] = []
+        spoilt: list[int] = []
         with (
             self._mending(),
             self._query("SELECT row, topic, payload FROM messages WHERE row > ? ORDER BY row", after) as rows,
         ):
-            for row, topic, payload in rows:
-                found.append(Message(topic, payload, row))
-                most_bytes -= found[-1].bytes
+            for row in rows:
+                message = _message(*row)
+                if message is None:
+                    spoilt.append(row[0])
+                    continue
+                found.append(message)
+                most_bytes -= message.bytes
                 if len(found) >= most or most_bytes <= 0:
                     break
+        if spoilt:
+            self._drop(spoilt)
         return found
 
-    def delete(self, rows: Collection[int]) -> None:
-        with self._mending(), self._transaction() as database:
-            gone = database.executemany("DELETE FROM messages WHERE row = ?", [(row,) for row in sorted(rows)]).rowcount
+    def delete(self, rows: Collection[int]) -> int:
+        """Return how many of them there were."""
+        with self._mending():
+            with self._transaction() as database:
+                gone = database.executemany(
+                    "DELETE FROM messages WHERE row = ?", [(row,) for row in sorted(rows)]
+                ).rowcount
             self.count -= gone
-        if not self._lowest():
-            self.count = 0
-            self._shrink()
+            if not self._lowest():
+                self.count = 0
+                if self._file_pages * PAGE_BYTES > SHRINK_BYTES:
+                    self._shrink()
+        return gone
 
     def sync(self) -> None:
-        """From here on, what was appended survives a power cut. It may take the card a second or more."""
+        """From here on, what was appended survives a power cut. It may take the card a second or more.
+
+        Where somebody has removed the file, what was in it is lost, and `open` begins a new one.
+        """
         if not self.unsynced:
             return
         try:
@@ -140,9 +172,10 @@ class Spool:
                 os.fsync(file)
             finally:
                 os.close(file)
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._removed() from error
         except OSError as error:
-            if error.errno == errno.ENOENT:  # somebody has removed the folder
-                self.close()
             raise OutputError(f"{self.path}: {words(error)}", lost=0) from error
         self.unsynced = False
 
@@ -159,8 +192,11 @@ class Spool:
             self._database = sqlite3.connect(
                 self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=16
             )
+            self._database.text_factory = bytes
+            self._spoilt = False
             self._prepare(self._database)
-        except sqlite3.Error as error:
+            self._fit()
+        except FAILURES as error:
             self.close()
             if "locked" in str(error):
                 raise SettingError(
@@ -182,10 +218,12 @@ class Spool:
         database.execute("BEGIN IMMEDIATE")
         version = self._number("PRAGMA user_version")
         if version == 0:
-            database.execute("CREATE TABLE IF NOT EXISTS messages (row INTEGER PRIMARY KEY, topic TEXT, payload BLOB)")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {TABLE}")
             database.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
-            raise sqlite3.DatabaseError(f"malformed: its version is {version}, not {VERSION}")
+            raise sqlite3.DatabaseError(f"its version is {version}, not {VERSION}")
+        if not self._number(f"SELECT count(*) FROM sqlite_master WHERE sql = 'CREATE TABLE {TABLE}'"):
+            raise sqlite3.DatabaseError("its table is another one")
         highest = self._number("SELECT max(row) FROM messages")
         self.count = highest - self._lowest() + 1 if highest else 0
         self.last = max(self.last, highest)
@@ -210,7 +248,7 @@ class Spool:
         """Delete the oldest behind row `after` until there is room for so many pages; return how many went."""
         assert self._database
         dropped = 0
-        while self._number("PRAGMA page_count") - self._number("PRAGMA freelist_count") + pages > self._most_pages:
+        while self._file_pages - self._number("PRAGMA freelist_count") + pages > self._most_pages:
             gone = self._database.execute(
                 "DELETE FROM messages WHERE row IN (SELECT row FROM messages WHERE row > ? ORDER BY row LIMIT ?)",
                 (after, DROP_ROWS),
@@ -220,13 +258,45 @@ class Spool:
             dropped += gone
         return dropped
 
+    def _drop(self, spoilt: Sequence[int]) -> None:
+        """Say it once. Where the disk does not let them go, they stay, and are in nobody's way."""
+        try:
+            gone = self.delete(spoilt)
+        except DamagedError:
+            raise
+        except OutputError:
+            return
+        self.lost += gone
+        if gone and not self._spoilt:
+            self._spoilt = True
+            log.warning("%s: the disk has spoilt results in it, which are lost", self.path)
+
+    def _fit(self) -> None:
+        """Bring a file from a time when more was allowed down to size; where the disk has no room to do so, the next time."""
+        if self._file_pages <= (self.most_bytes - self._log_bytes) // PAGE_BYTES:
+            return
+        with suppress(sqlite3.OperationalError):
+            with self._transaction():
+                dropped = self._make_room(0, after=0)
+            self.count -= dropped
+            self.lost += dropped
+            if dropped:
+                log.warning(
+                    "%s: only %s bytes are allowed now; the %d oldest results are lost",
+                    self.path, f"{self.most_bytes:,}", dropped,
+                )  # fmt: skip
+            self._shrink()
+
     def _shrink(self) -> None:
-        """Give back the space of what was sent."""
-        if self._number("PRAGMA page_count") * PAGE_BYTES > SHRINK_BYTES:
-            with suppress(sqlite3.Error):
-                assert self._database
-                self._database.execute("VACUUM")
-                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Give back the space of what is gone, if the disk has room to do so."""
+        assert self._database
+        with suppress(sqlite3.OperationalError):
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @property
+    def _file_pages(self) -> int:
+        return self._number("PRAGMA page_count")
 
     def _lowest(self) -> int:
         return self._number("SELECT min(row) FROM messages")
@@ -266,26 +336,27 @@ class Spool:
         """Put a damaged file aside, and begin a new one."""
         try:
             yield
-        except sqlite3.Error as error:
+        except FAILURES as error:
             explained = self._explained(error)
             if isinstance(explained, DamagedError):
                 self.close()
-                self._put_aside()
-                self._connect()
+                try:
+                    self._begin_anew()
+                except SettingError as taken:  # by another process, in this moment
+                    raise OutputError(str(taken), lost=0) from taken
             raise explained from error
 
-    def _explained(self, error: sqlite3.Error) -> OutputError:
+    def _begin_anew(self) -> None:
+        self._put_aside()
+        self._connect()
+
+    def _explained(self, error: Exception) -> OutputError:
         text = str(error)
-        damaged = any(word in text for word in ("malformed", "not a database", "no such table", "no such column"))
+        damaged = not isinstance(error, ACCIDENTS) or STRANGE in text
         return (DamagedError if damaged else OutputError)(f"{self.path}: {text}", lost=0)
 
     def _put_aside(self) -> None:
         """What is in it is lost, but for whoever wants to look. An earlier damaged file goes."""
-        self.lost += self.count
-        log.warning(
-            "%s is damaged and was put aside as %s; %s results in it are lost", self.path, DAMAGED, self.count or "the"
-        )
-        self.count = 0
         try:
             for ending in ENDINGS:
                 with suppress(FileNotFoundError):
@@ -293,11 +364,38 @@ class Spool:
                 with suppress(FileNotFoundError):
                     os.replace(f"{self.path}{ending}", f"{self.folder / DAMAGED}{ending}")
         except OSError as error:
-            raise OutputError(f"{self.path}: {words(error)}", lost=0) from error
+            raise OutputError(f"{self.path} is damaged, and cannot be put aside: {words(error)}", lost=0) from error
+        log.warning(
+            "%s is damaged and was put aside as %s; %s results in it are lost", self.path, DAMAGED, self.count or "the"
+        )
+        self._lose_all()
+
+    def _removed(self) -> OutputError:
+        """Let go of a file that is not there any more."""
+        self.close()
+        if os.path.lexists(self.path):  # and whole: closing it has put the log into it
+            return OutputError(f"{self.path}-wal: somebody has removed it", lost=0)
+        return OutputError(f"{self.path}: somebody has removed it; {self._lose_all()} results in it are lost", lost=0)
+
+    def _lose_all(self) -> int:
+        lost, self.count = self.count, 0
+        self.lost += lost
+        return lost
 
 
 class DamagedError(OutputError):
     """The file is no spool, or not whole."""
+
+
+def _message(row: int, topic: object, payload: object) -> Message | None:
+    """None where nobody wrote it like this: no broker would take it, and some hang up."""
+    if not isinstance(topic, bytes) or not isinstance(payload, bytes) or not 0 < len(topic) <= TOPIC_BYTES:
+        return None
+    try:
+        text = topic.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if WILDCARDS.search(text) else Message(text, payload, row)
 
 
 def _parts(messages: Sequence[Message], most_bytes: int) -> Iterator[list[Message]]:

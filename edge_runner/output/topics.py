@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from edge_runner.errors import SettingError
 
 DEVICE, CAMERA = "{device}", "{camera}"
-WILDCARDS = re.compile(r"[+#\x00-\x1f\x7f]")
-UNSAFE = re.compile(r"[/+#\x00-\x1f\x7f]")
+NO_TEXT = r"\x00-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff"  # a broker may end the connection at one (MQTT 5.0, 1.5.4)
+WILDCARDS = re.compile(f"[+#{NO_TEXT}]")
+UNSAFE = re.compile(f"[/+#{NO_TEXT}]")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ def topics(template: str, device: str, cameras: Iterable[str]) -> Topics:
         for camera, topic in results.items()
     }
     found = Topics(filled(f"{own}/status", device), filled(f"{own}/state", device), results, states)
-    for camera, topic in results.items():
-        if topic in (found.status, found.state):
+    owners = {found.status: "the daemon's status", found.state: "its state"}
+    apart = {f"the results of camera '{camera}'": topic for camera, topic in results.items() if CAMERA in template}
+    apart |= {f"the state of camera '{camera}'": topic for camera, topic in states.items()}
+    for owner, topic in apart.items():
+        if (first := owners.setdefault(topic, owner)) != owner:
             raise SettingError(
-                f"the results of camera '{camera}' would go to {topic}, where the daemon tells how it is; name it otherwise",
-                key="topic",
+                f"{first} and {owner} would go to one topic, {topic}; name a camera otherwise", key="topic"
             )
     return found
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -210,13 +211,19 @@ class Tap:
     """A relay before a broker, which sees what that acknowledges: also what a subscriber never saw, because the broker was killed.
 
     `acknowledged` has topic and payload, in order. While it is `mute`, nothing comes back from the broker, while it is `greedy`, no
-    acknowledgement. With `old`, clients of MQTT 5 are refused as by a broker that does not know it.
+    acknowledgement, and acknowledgements are `pause_s` apart. Clients of MQTT 5 are refused as by an `old` broker, or by one that
+    just `hangs_up`; a message of more than `most_bytes` ends the connection.
     """
 
-    def __init__(self, host: str, port: int, *, old: bool = False) -> None:
+    def __init__(
+        self, host: str, port: int, *, old: bool = False, hangs_up: bool = False, most_bytes: int = sys.maxsize
+    ) -> None:
         self._target = (host, port)
-        self._old = old
+        self._old = old or hangs_up
+        self._refusal = b"" if hangs_up else OLD_REFUSAL
+        self._most_bytes = most_bytes
         self.greedy = False
+        self.pause_s = 0.0
         self.acknowledged: list[tuple[str, bytes]] = []
         self.versions: list[int] = []
         self._speaks = threading.Event()
@@ -291,8 +298,10 @@ class _Flow:
                 self._version = body[6]
                 self._tap.versions.append(self._version)
                 if self._tap._old and self._version == 5:
-                    self._near.sendall(OLD_REFUSAL)
+                    self._near.sendall(self._tap._refusal)
                     return
+            if len(body) > self._tap._most_bytes:
+                return
             if kind == PUBLISH and head[0] & 0b0110:
                 number, message = self._message(body)
                 self._published[number] = message
@@ -301,11 +310,13 @@ class _Flow:
     def down(self) -> None:
         for kind, head, body in _packets(self._far):
             self._tap._speaks.wait()
-            if kind == PUBACK and self._tap.greedy:
-                continue
-            self._near.sendall(head + body)
+            if kind == PUBACK:
+                if self._tap.greedy:
+                    continue
+                time.sleep(self._tap.pause_s)
             if kind == PUBACK and (len(body) < 3 or body[2] < FAILURE):
                 self._tap.acknowledged.append(self._published.pop(int.from_bytes(body[:2], "big")))
+            self._near.sendall(head + body)
 
     def _message(self, body: bytes) -> tuple[int, tuple[str, bytes]]:
         end = 2 + int.from_bytes(body[:2], "big")
@@ -340,8 +351,8 @@ def _shut(one: socket.socket) -> None:
 
 
 @contextmanager
-def tap(mosquitto: Broker, *, old: bool = False) -> Iterator[Tap]:
-    running = Tap(mosquitto.host, mosquitto.port, old=old)
+def tap(mosquitto: Broker, **faults: Any) -> Iterator[Tap]:
+    running = Tap(mosquitto.host, mosquitto.port, **faults)
     try:
         yield running
     finally:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ import pytest
 from edge_runner.output import budget
 from edge_runner.output.budget import KEPT_DAYS, NOTES, Budget, size_text
 
-MONDAY, TUESDAY = "2026-11-23", "2026-11-24"
+SUNDAY, MONDAY, TUESDAY = "2026-11-22", "2026-11-23", "2026-11-24"
 
 
 @pytest.fixture
@@ -39,18 +43,21 @@ def test_a_day(live: Path, day: list[str]) -> None:
     assert subject.today == 0
 
 
+def nothing(offset: int) -> Mapping[str, int]:
+    """What an empty live file tells."""
+    return {}
+
+
 def test_noted(live: Path, day: list[str]) -> None:
     """A note tells the bytes and up to which place of which file; the file itself tells the rest."""
     first = Budget(live, 100)
     first.spend(30)
     first.note(7, 30)
     second = Budget(live, 100)
-    assert second.open() == (7, 30)
-    second.count({MONDAY: 12}, beyond=True)
+    second.open(7, lambda offset: {MONDAY: 12} if offset == 30 else {})
     assert second.today == 42
     other_file = Budget(live, 100)
-    other_file.open()
-    other_file.count({MONDAY: 12, TUESDAY: 5}, beyond=False)
+    other_file.open(8, lambda offset: {MONDAY: 12, TUESDAY: 5} if offset == 0 else {})
     assert other_file.today == 30
     day.append(TUESDAY)
     assert other_file.today == 5
@@ -75,7 +82,7 @@ def test_a_clock_that_jumps(live: Path, day: list[str]) -> None:
     for start, wrong in enumerate(["2026-10-01", MONDAY, "2099-01-01", MONDAY], 1):
         day.append(wrong)
         subject = Budget(live, 100)
-        subject.open()
+        subject.open(1, nothing)
         if wrong != MONDAY:
             subject.spend(start)
         subject.note(1, 90)
@@ -94,14 +101,83 @@ def test_few_days_are_kept(live: Path, day: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "note", ["", "{", "[]", '{"inode": 1}', '{"inode": 1, "offset": 1, "days": {"a": "x"}}', "\0" * 50]
+    "note",
+    [
+        "",
+        "{",
+        "[]",
+        '{"inode": 1}',
+        '{"inode": 1, "offset": 1, "days": []}',
+        '{"inode": 1, "offset": 1, "days": {"2026-11-23": "x"}}',
+        '{"inode": 1, "offset": Infinity, "days": {"2026-11-23": 7}}',
+        "\0" * 50,
+        None,
+    ],
 )
-def test_damaged_note(live: Path, note: str) -> None:
-    """A note that a power cut damaged is none."""
-    live.with_name(".out.jsonl.budget").write_text(note)
+def test_damaged_note(live: Path, note: str | None) -> None:
+    """Without a note that can be read, all files of the log tell what was written today, so the day does not begin anew."""
+    if note is not None:
+        live.with_name(".out.jsonl.budget").write_text(note)
+    line = {day: f'{{"schema": 1, "time": "{day}T12:00:00.000000Z"}}\n'.encode() for day in (SUNDAY, MONDAY)}
+    size = len(line[MONDAY])
+    rotated(live, 1, SUNDAY, line[SUNDAY] * 1000)
+    rotated(live, 2, MONDAY, line[SUNDAY] * 50 + line[MONDAY] * 3)
+    rotated(live, 3, MONDAY, line[MONDAY] * 5, packed=False)
+    rotated(live, 4, MONDAY, line[MONDAY] * 7)
+    rotated(live, 5, MONDAY, line[MONDAY] * 9).write_bytes(b"damaged")
+    live.with_name("out.000006.jsonl").mkdir()
+    subject = Budget(live, 10**6)
+    subject.open(1, lambda offset: {MONDAY: 11} if offset == 0 else {})
+    assert subject.today == (3 + 5 + 7) * size + 11
+
+
+def rotated(live: Path, number: int, day: str, content: bytes, *, packed: bool = True) -> Path:
+    """A rotated file of a log whose last line is of that day."""
+    path = live.with_name(f"out.{number:06}.jsonl{'.gz' if packed else ''}")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    moment = datetime.fromisoformat(day).replace(hour=12, tzinfo=timezone.utc).timestamp()
+    os.utime(path, (moment, moment))
+    return path
+
+
+def test_most_is_not_read(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that begins and ends today tells its bytes by its size: to unpack all of a large log would hold up the start."""
+    line = f'{{"schema": 1, "time": "{MONDAY}T12:00:00.000000Z"}}\n'.encode()
+    seen = []
+    monkeypatch.setattr(budget, "bytes_by_day", lambda lines: seen.extend(lines) or {MONDAY: 1})
+    for packed in (True, False):
+        rotated(live, 1 + packed, MONDAY, line * 100_000, packed=packed)
     subject = Budget(live, 100)
-    assert subject.open() == (0, 0)
-    assert subject.today == 0
+    subject.open(1, nothing)
+    assert (subject.today, seen) == (2 * len(line) * 100_000, [line, line])
+
+
+def test_whole_on_the_disk(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note is on the disk before it takes the place of the one before, so a power cut leaves one of them."""
+    subject = Budget(live, 100)
+    subject.note(1, 1)
+    place = live.with_name(".out.jsonl.budget")
+    before = place.read_bytes()
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((Path(f"/proc/self/fd/{file}").read_bytes(), place.read_bytes()))
+    )
+    subject.spend(30)
+    subject.note(2, 30)
+    assert synced == [(place.read_bytes(), before)]
+    assert place.read_bytes() != before
+
+
+def test_beside_the_target(live: Path) -> None:
+    """The note of a log that is named by a link lies beside the log, where every link to it finds it."""
+    live.parent.joinpath("usb").mkdir()
+    live.symlink_to("usb/door.jsonl")
+    subject = Budget(live, 100)
+    subject.spend(30)
+    subject.note(1, 30)
+    direct = Budget(live.parent / "usb" / "door.jsonl", 100)
+    direct.open(1, nothing)
+    assert direct.today == 30
 
 
 def test_no_room_for_the_note(tmp_path: Path) -> None:

@@ -109,6 +109,31 @@ def test_full_disk_costs_the_result(result: Make, monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
 
 
+def test_half_a_line(result: Make, monkeypatch: pytest.MonkeyPatch, mount_tmpfs: Any) -> None:
+    """Half a line on a disk that is full is lost and counted, and costs no other: the next one begins on a line of its own."""
+    disk = mount_tmpfs("8k")
+    filler = disk / "filler"
+    filler.write_bytes(b"x" * 4096)
+    lost = 0
+    with (disk / "out.jsonl").open("w") as file, suppress(OSError):
+        monkeypatch.setattr(sys, "stdout", file)
+        console = Console(ConsoleConfig())
+        console.open(Origin())
+        for seq in range(1, 26):
+            if seq == 20:
+                filler.unlink()
+            try:
+                console.write(Item(result(seq=seq)))
+            except OutputError as error:
+                lost += error.lost
+        monkeypatch.undo()
+    lines = (disk / "out.jsonl").read_text().splitlines()
+    [half] = [line for line in lines if not line.endswith("}")]
+    lines.remove(half)
+    assert 0 < lost < 19
+    assert [json.loads(line)["seq"] for line in lines] == [*range(1, 20 - lost), *range(20, 26)]
+
+
 def test_closed_pipe_is_told_apart(result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that has gone is no broken output: whoever runs the loop is told."""
     reader, writer = os.pipe()

@@ -70,6 +70,20 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """The names of the files and folders that were synchronised, in order, each with what lay beside it then, or in it."""
+    seen: list[tuple[str, list[str]]] = []
+
+    def sync(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        seen.append((path.name, sorted(os.listdir(path if path.is_dir() else path.parent))))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(logfile, "_sync", sync)
+    return seen
+
+
 def opened(path: Path, **config: Any) -> JsonLines:
     subject = JsonLines(JsonLinesConfig(path=path, **config))
     subject.open(Origin())
@@ -240,20 +254,31 @@ class TestFsync:
         subject.close()
 
     def test_disk_error(self, tmp_path: Path, result: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A disk that cannot keep what it was given is an error, of which the next line may say that it is over."""
+        """A disk that cannot keep what it was given costs all lines since it last did; the next line may say that it is over."""
         path = tmp_path / "out.jsonl"
         subject = opened(path, fsync=5.0)
-        subject.write(Item(result(seq=1)))
-        clock.passes(5)
+        for seq in (1, 2, 3):
+            if seq == 2:
+                subject.tick()
+            subject.write(Item(result(seq=seq)))
+            clock.passes(5)
         with monkeypatch.context() as broken:
             broken.setattr(logfile, "_sync", lambda file: fail(errno.EIO))
-            with pytest.raises(OutputError, match=r"out\.jsonl: input/output error") as caught:
+            with pytest.raises(OutputError) as caught:
                 subject.tick()
-        assert caught.value.lost == 0
-        assert subject.due is None
+            assert (caught.value.lost, subject.due) == (2, None)
+            assert str(caught.value) == (
+                f"{path}: input/output error; the last 2 lines may not be on the disk, and count as lost"
+            )
+            clock.passes(1)
+            subject.write(Item(result(seq=4)))
+            clock.passes(5)
+            with pytest.raises(OutputError) as caught:
+                subject.tick()
+            assert caught.value.lost == 1
         clock.passes(1)
-        subject.write(Item(result(seq=2)))
-        assert seqs(path) == [1, 2]
+        subject.write(Item(result(seq=5)))
+        assert seqs(path) == [1, 2, 3, 4, 5]
         ended(subject)
 
 
@@ -359,6 +384,37 @@ class TestOtherHands:
         assert seqs(path) == [1, 2]
         ended(subject)
 
+    @pytest.mark.parametrize("end", ["tick", "finish"])
+    def test_gathered_lines_wait_for_nothing_else(
+        self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes], end: str
+    ) -> None:
+        """The same where no further line comes: they are written, and synchronised, when they were due, and at a stop."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, flush=3.0, fsync=5.0)
+        subject.write(Item(result(seq=1)))
+        path.unlink()
+        if end == "tick":
+            clock.passes(3)
+            subject.tick()
+            assert subject.due == 1005.0
+            clock.passes(2)
+            subject.tick()
+        else:
+            subject.finish(clock.now + 5)
+        assert path.read_bytes() == syncs[-1] == lines(result(seq=1))
+        subject.close()
+
+    def test_synchronised_where_it_went(self, tmp_path: Path, result: Make, clock: Clock, syncs: list[bytes]) -> None:
+        """A file that was moved is on the disk before a new one is begun: nobody would look after it later."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, fsync=60.0)
+        subject.write(Item(result(seq=1)))
+        path.rename(tmp_path / "old.jsonl")
+        clock.passes(1)
+        subject.write(Item(result(seq=2)))
+        assert syncs == [lines(result(seq=1))]
+        subject.close()
+
     def test_gathered_lines_are_counted_where_there_is_no_new_one(
         self, tmp_path: Path, result: Make, clock: Clock
     ) -> None:
@@ -434,6 +490,25 @@ class TestTorn:
         with pytest.raises(SettingError, match="is no file of results") as caught:
             opened(path)
         assert (caught.value.key, path.read_text()) == ("path", "a diary\n")
+
+    @pytest.mark.parametrize("where", ["its head", "its end"])
+    def test_damaged(self, tmp_path: Path, result: Make, caplog: pytest.LogCaptureFixture, where: str) -> None:
+        """A file of results in which nothing whole can be found at the end is put aside as it is; a new one is begun at once."""
+        path = tmp_path / "out.jsonl"
+        good = lines(*[result(seq=n) for n in range(1, 30)])
+        content = bytes(512) + good[512:] if where == "its head" else good + os.urandom(1 << 21).replace(b"\0", b"\1")
+        path.write_bytes(content)
+        subject = opened(path, compress=False)
+        subject.write(Item(result(seq=99)))
+        ended(subject)
+        aside = tmp_path / "out.000001.jsonl"
+        assert (aside.read_bytes(), seqs(path), family(path)) == (content, [99], [aside])
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{path} is damaged; it is kept as {aside}, and a new one is begun"
+        ]
+        assert subject.torn == 1
+        ended(opened(path, compress=False))
+        assert aside.read_bytes() == content
 
 
 class TestRotation:
@@ -520,6 +595,68 @@ class TestRotation:
         subject.write(Item(result(seq=112)))
         assert syncs == [lines(result(seq=111))]
         ended(subject)
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_link(self, tmp_path: Path, result: Make, there: bool) -> None:
+        """Where the path is a link it stays one: its target is rotated, and the rotated files lie beside that."""
+        card, usb = tmp_path / "card", tmp_path / "usb"
+        card.mkdir()
+        path, target = card / "log.jsonl", usb / "door.jsonl"
+        path.symlink_to(target)
+        if there:
+            usb.mkdir()
+            target.touch()
+        made = [result(seq=n, time_ns=NOON_NS) for n in range(101, 107)]
+        options = {"rotate_size": 2 * len(lines(made[0])), "compress": False, "daily_budget": 10**6}
+        JsonLines(JsonLinesConfig(path=path, **options)).verify()
+        for half in (made[:3], made[3:]):
+            written(path, *half, **options)
+        assert (os.readlink(path), os.listdir(card)) == (str(target), ["log.jsonl"])
+        assert [file.name for file in family(target)] == ["door.000001.jsonl", "door.000002.jsonl"]
+        assert seqs(*family(target), target) == list(range(101, 107))
+        assert (usb / ".door.jsonl.budget").exists()
+
+    def test_becomes_a_link(self, tmp_path: Path, result: Make, clock: Clock) -> None:
+        """A log that somebody moves and links to meanwhile goes on where it is."""
+        path, target = tmp_path / "log.jsonl", tmp_path / "elsewhere" / "log.jsonl"
+        subject = opened(path, rotate_size=len(lines(result())), compress=False)
+        subject.write(Item(result(seq=101)))
+        target.parent.mkdir()
+        path.rename(target)
+        path.symlink_to(target)
+        clock.passes(1)
+        subject.write(Item(result(seq=102)))
+        ended(subject)
+        assert path.is_symlink()
+        assert seqs(*family(target), target) == [101, 102]
+        assert len(family(target)) == 1
+
+    def test_room_first(self, tmp_path: Path, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is one too many is deleted before a new file is begun: there may be no other room for it."""
+        path = tmp_path / "out.jsonl"
+        subject = opened(path, rotate_size=len(lines(result())), compress=False, keep=1)
+        there = []
+        settle = subject._shelf.settle
+        monkeypatch.setattr(subject._shelf, "settle", lambda: there.append(path.exists()) or settle())
+        for n in (101, 102, 103):
+            subject.write(Item(result(seq=n)))
+        assert there == [False, False]
+        ended(subject)
+
+    def test_never_synchronised_but_at_the_end(
+        self, tmp_path: Path, result: Make, monkeypatch: pytest.MonkeyPatch, synced: list[tuple[str, list[str]]]
+    ) -> None:
+        """With `never`, a stop synchronises what was rotated and is not compressed, and the names in the folder, in time."""
+        path = tmp_path / "out.jsonl"
+        options = {"rotate_size": len(lines(result())), "compress": False, "fsync": "never"}
+        subject = opened(path, **options)
+        for n in (101, 102, 103):
+            subject.write(Item(result(seq=n)))
+        subject.finish(time.monotonic() - 1)
+        assert [name for name, _ in synced] == ["out.jsonl"]
+        subject.finish(time.monotonic() + 60)
+        assert [name for name, _ in synced[1:]] == ["out.000002.jsonl", "out.000001.jsonl", tmp_path.name]
+        subject.close()
 
     def test_compressed(self, tmp_path: Path, result: Make) -> None:
         """Rotated files are compressed while lines are written, and hold what they held."""
@@ -724,6 +861,20 @@ class TestWhereItCannotBe:
         """The live file is never compressed, and its name does not say so."""
         with pytest.raises(SettingError, match=r"name it without \.gz"):
             JsonLines(JsonLinesConfig(path=tmp_path / "out.jsonl.gz")).verify()
+
+    @pytest.mark.parametrize(
+        ("name", "other"), [("cam.20261122.jsonl", "cam-20261122.jsonl"), ("cam.000001", "cam-000001")]
+    )
+    def test_named_like_a_rotated_file(self, tmp_path: Path, name: str, other: str) -> None:
+        """A name that reads as a rotated file is refused, and another proposed, for a link's target too; fewer digits are fine."""
+        link = tmp_path / "cam.jsonl"
+        link.symlink_to(tmp_path / name)
+        for path in (tmp_path / name, link):
+            with pytest.raises(SettingError) as caught:
+                JsonLines(JsonLinesConfig(path=path)).verify()
+            assert (caught.value.key, caught.value.exit_code) == ("path", 78)
+            assert str(caught.value) == f"{path}: {name} is a rotated file's name; name it {other}, say"
+        JsonLines(JsonLinesConfig(path=tmp_path / "cam.2026.jsonl")).verify()
 
     @pytest.mark.parametrize(
         ("path", "mode", "why"),

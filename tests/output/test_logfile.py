@@ -10,7 +10,7 @@ import pytest
 
 from edge_runner.errors import SettingError
 from edge_runner.output import logfile
-from edge_runner.output.logfile import LINE_START, TAIL_BYTES, LogFile
+from edge_runner.output.logfile import LINE_START, TAIL_BYTES, Damaged, LogFile
 
 pytestmark = pytest.mark.arm
 
@@ -36,7 +36,11 @@ def repaired(path: Path) -> LogFile:
         (b"\0" * (2 * TAIL_BYTES + 5), 1),
         (b'{"schema": 1, "ti\0\0\0\0', 1),
         (b'{"schema": 1, "ti\0\0\0\0abel": "cat"}\n', 1),
-        (b'{"schema": 1, "ti\0\0\0\0abel": "cat"}\n' + WHOLE, 2),
+        (b'{"sch\0\0\0\0abel": "cat"}\n', 1),
+        (b"\0" * 512 + b'bel": "cat"}\n', 1),
+        (b"\n", 0),
+        (b" \n\r\n\n", 0),
+        (b"\n\0\0\0", 0),
         (b'{"schema": 1, "ti}\n', 1),
         (b'{"schema": \xff}\n', 1),
     ],
@@ -59,6 +63,64 @@ def test_hole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("tail", "torn"),
+    [
+        (b"GIF89a what a deleted file held\nand more of it\n", 2),
+        (b"GIF89a what a\0deleted file held\nand more of it", 2),
+        (b"\xff\xfe" * 256, 1),
+        (b"started anew by hand\n", 1),
+        (b"[1]\n12\n", 2),
+        (b"\xff\n" * (TAIL_BYTES // 4), TAIL_BYTES // 4),
+    ],
+)
+def test_what_was_never_ours(tmp_path: Path, tail: bytes, torn: int) -> None:
+    """What stands behind the lines of a file of results, of a deleted file or of somebody's hand, is cut off like a torn line."""
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(WHOLE * 3 + tail)
+    assert repaired(path).torn == torn
+    assert path.read_bytes() == WHOLE * 3
+
+
+@pytest.mark.parametrize("at", range(len(WHOLE) * 3, len(WHOLE) * 4))
+def test_hole_anywhere(tmp_path: Path, at: int) -> None:
+    """Wherever in a line a hole begins that a power cut left, the lines before it stay."""
+    path = tmp_path / "out.jsonl"
+    content = WHOLE * 100
+    path.write_bytes(content[:at] + bytes(512) + content[at + 512 :])
+    repaired(path)
+    assert path.read_bytes() == WHOLE * 3
+
+
+def test_lost_beginning(tmp_path: Path) -> None:
+    """A file that lost its first megabytes is still one of results, whose torn end is cut off."""
+    path = tmp_path / "out.jsonl"
+    content = bytes(2 * TAIL_BYTES) + b'q": 1}\n' + WHOLE
+    path.write_bytes(content + WHOLE[:-5])
+    assert repaired(path).torn == 1
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bytes(512) + b'q": 1}\n' + WHOLE * 5,
+        bytes(4096) + WHOLE * 5 + WHOLE[:7],
+        b'{"schema": 1, "ti\0\0\0\0abel": "cat"}\n' + WHOLE,
+        WHOLE + b"\xff" * (TAIL_BYTES + 1) + b"\n" + b"\xff",
+        WHOLE + b"\xff\n" * TAIL_BYTES,
+    ],
+)
+def test_damaged(tmp_path: Path, content: bytes) -> None:
+    """Where no whole line is before the damage, as far back as a power cut reaches, but some elsewhere, nothing is cut off."""
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(content)
+    file = LogFile(path)
+    with pytest.raises(Damaged):
+        file.open()
+    assert (path.read_bytes(), file.torn, file.is_open) == (content, 1, False)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"a diary\nwithout an end",
@@ -69,10 +131,15 @@ def test_hole(tmp_path: Path) -> None:
         b"x" * (TAIL_BYTES + 5),
         b'{"other": 1}',
         b"[1, 2]\n",
+        b'{"a": 1}\nnot JSON\n',
+        b"\0" * 2 * TAIL_BYTES + b"a disk's image",
+        b"a diary\n" + WHOLE[:-1],
+        b"\n" * 20 + b"a diary\n",
+        "\n in UTF-16".encode("utf-16-le"),
     ],
 )
 def test_file_of_something_else(tmp_path: Path, content: bytes) -> None:
-    """A file that does not end as a file of results does is refused, and stays as it is."""
+    """A file that neither begins nor ends as a file of results does is refused, and stays as it is."""
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(SettingError, match="is no file of results"):
@@ -81,7 +148,14 @@ def test_file_of_something_else(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", WHOLE, b'{"seq": 1}\n', b'{"schema": 1, "mask": "' + b"x" * 3_000_000 + b'"}\n']
+    "content",
+    [
+        b"",
+        WHOLE,
+        b'{"seq": 1}\n',
+        b'{"schema": 1, "mask": "' + b"x" * 3_000_000 + b'"}\n',
+        bytes(2 * TAIL_BYTES) + b'q": 1}\n' + WHOLE,
+    ],
 )
 def test_whole(tmp_path: Path, content: bytes) -> None:
     """A file whose last line is whole, or an empty one, is not touched, however long that line is."""
@@ -113,6 +187,23 @@ def test_waits_for_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     other.open(wait_s=60)
     assert other.is_open
     other.close()
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_new_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+    """The name of a new file is on the disk before the first line comes, where that is asked for; an old one's is already."""
+    synced: list[tuple[str, list[str]]] = []
+
+    def fsync(file: int) -> None:
+        folder = os.readlink(f"/proc/self/fd/{file}")
+        synced.append((folder, os.listdir(folder)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(2):
+        file = LogFile(tmp_path / "deep" / "out.jsonl")
+        file.open(durable=durable)
+        file.close()
+    assert synced == [(str(tmp_path / "deep"), ["out.jsonl"])] * durable
 
 
 def test_days(tmp_path: Path) -> None:

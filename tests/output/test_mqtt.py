@@ -15,7 +15,7 @@ from lab.broker import Broker, Certificates, Recorder, Tap, broker, broker_missi
 
 from edge_runner.config import check
 from edge_runner.errors import ConfigError, SettingError
-from edge_runner.output import mqtt as module
+from edge_runner.output import retry, sender
 from edge_runner.output.base import Item, Origin
 from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
@@ -94,8 +94,8 @@ def run(
     mosquitto: Broker, result: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None
 ) -> Iterator[Run]:
     """Start a daemon's output for a broker; it connects anew after a moment. All are stopped in the end."""
-    monkeypatch.setattr(module, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(module, "LAST_RETRY_S", 0.2)
+    monkeypatch.setattr(retry, "FIRST_S", 0.05)
+    monkeypatch.setattr(retry, "LAST_S", 0.2)
     running = []
 
     def start(place: Broker | Tap, *, origin: dict[str, Any] | None = None, **config: Any) -> Daemon:
@@ -184,11 +184,11 @@ class TestResults:
         """No more messages are on their way than the broker takes (mosquitto: 20), and none more than we want."""
         with tap(mosquitto) as relay:
             daemon = run(relay)
-            until(lambda: heard.on(STATUS) and not daemon.output._flights)
+            until(lambda: heard.on(STATUS) and not daemon.output._sender._flights)
             relay.mute = True
             daemon.publish(400)
             daemon.written()
-            assert len(daemon.output._flights) == 20
+            assert len(daemon.output._sender._flights) == 20
             relay.mute = False
             until(lambda: len(heard.on(RESULTS)) == 400)
         assert "receive maximum" not in mosquitto.said().lower()
@@ -198,7 +198,7 @@ class TestResults:
         with tap(mosquitto) as relay:
             daemon = run(relay)
             daemon.publish()
-            until(lambda: relay.acknowledged and heard.on(RESULTS) and not daemon.output._flights)
+            until(lambda: relay.acknowledged and heard.on(RESULTS) and not daemon.output._sender._flights)
             relay.mute = True
             daemon.publish(3)
             until(lambda: daemon.output._box.spool.count == 3)  # type: ignore[union-attr]
@@ -213,7 +213,7 @@ class TestResults:
         with tap(mosquitto) as relay:
             output = Mqtt(MqttConfig(host=relay.host, port=relay.port, spool=tmp_path / "spool"))
             output.open(Origin(device="pi-7", cameras=("front-door",)))
-            until(lambda: output.tick() or output._online_since)  # type: ignore[func-returns-value]
+            until(lambda: output.tick() or output._retry.since)  # type: ignore[func-returns-value]
             relay.mute = True
             for seq in (1, 2, 3):
                 output.write(Item(result(seq=seq)))
@@ -236,17 +236,75 @@ class TestResults:
             assert relay.versions == [5, 4]
             assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
-    def test_too_large_for_the_broker(self, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """A result that the broker does not take is lost, with a warning; the next ones go out."""
-        with broker(tmp_path / "b", lines=["max_packet_size 4000"]) as small, recorder(small) as heard:
-            daemon = run(small)
+    def test_broker_that_hangs_up_on_mqtt_5(self, run: Run, mosquitto: Broker, heard: Recorder) -> None:
+        """One that says nothing of the version, and just ends the connection, is found out."""
+        with tap(mosquitto, hangs_up=True) as relay:
+            run(relay).publish()
+            assert seqs(until(lambda: heard.on(RESULTS))) == [1]
+            assert relay.versions == [5, 5, 5, 4]
+
+    def test_slow_link(self, run: Run, mosquitto: Broker) -> None:
+        """A link that is slow and moves is left alone, however long the last message has to wait for its turn."""
+        with tap(mosquitto) as relay:
+            relay.pause_s = 0.2
+            daemon = run(relay, keepalive=1.0)
+            daemon.publish(20)
+            until(lambda: len([topic for topic, _ in relay.acknowledged if topic == RESULTS]) == 20)
+            assert len(relay.versions) == 1
+
+    def test_too_large_for_an_old_broker(self, run: Run, mosquitto: Broker, caplog: pytest.LogCaptureFixture) -> None:
+        """MQTT 3.1.1 has no word for it: the broker hangs up. The result at which it does so again and again, and alone, is lost;
+        the others go on."""
+        with tap(mosquitto, old=True, most_bytes=4000) as relay:
+            daemon = run(relay)
+            daemon.publish(3)
             daemon.publish(1, source="x" * 5000)
-            daemon.publish(1)
-            assert seqs(until(lambda: heard.on(RESULTS))) == [2]
+            while not daemon.lost:
+                daemon.publish()
+                daemon.written()
+                time.sleep(0.02)
+            until(lambda: not daemon.output._box.waiting)
             assert daemon.lost == 1
+            got = seqs([payload for topic, payload in relay.acknowledged if topic == RESULTS])
+            assert sorted(set(got)) == [n for n in range(1, daemon.seq + 1) if n != 4]
             assert re.search(
+                r"ends the connection whenever it gets one of the results \(5,\d+ bytes\); such results are lost",
+                caplog.text,
+            )
+            assert re.search(r"may a result of 5,\d+ bytes be too large for it\?", caplog.text)
+
+    def test_no_result_is_blamed_for_a_bad_link(self, run: Run, mosquitto: Broker, result: Make) -> None:
+        """Where the link is lost again and again at one result, and at all others too, none is given up."""
+        with tap(mosquitto, old=True, most_bytes=200) as relay:
+            daemon = run(relay)
+            daemon.publish(5)
+            until(lambda: len(relay.versions) > 15)
+            relay._most_bytes = 10**6
+            until(lambda: len([topic for topic, _ in relay.acknowledged if topic == RESULTS]) == 5)
+            assert daemon.lost == 0
+
+    def test_too_large_for_the_broker(
+        self, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A result that the broker does not take is lost, with one warning, and what it is to tell Home Assistant is left out; all
+        other results go out."""
+        with broker(tmp_path / "b", lines=["max_packet_size 4000"]) as small, recorder(small) as heard:
+            monkeypatch.setattr(retry, "QUIET_S", 1.0)
+            labels = [f"label {n}" for n in range(40)]
+            daemon = run(small, discovery="homeassistant", origin={"task": "detect", "labels": labels})
+            until(lambda: daemon.output._retry.since and time.monotonic() - daemon.output._retry.since > 1.5)
+            for _ in range(3):
+                daemon.publish(1, source="x" * 5000)
+                daemon.publish(1)
+            until(lambda: len(heard.on(RESULTS)) == 3)
+            assert seqs(heard.on(RESULTS)) == [2, 4, 6]
+            assert daemon.lost == 3
+            said = re.findall(
                 r"it takes no results that are so large \(5,\d+ bytes\); such results are lost", caplog.text
             )
+            assert len(said) == 1
+            assert re.search(r"homeassistant/.*/config: \d\d,\d+ bytes are more than it takes", caplog.text)
+            assert "client_id" not in caplog.text
 
 
 @needs_broker
@@ -265,12 +323,44 @@ class TestStatus:
     def test_last_will(self, run: Run, mosquitto: Broker, heard: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
         """When the connection dies, the broker says it; when there is a new one, the daemon does."""
         with tap(mosquitto) as relay:
-            monkeypatch.setattr(module, "FIRST_RETRY_S", 1.0)
-            monkeypatch.setattr(module, "LAST_RETRY_S", 1.0)
+            monkeypatch.setattr(retry, "FIRST_S", 1.0)
+            monkeypatch.setattr(retry, "LAST_S", 1.0)
             run(relay)
             until(lambda: heard.on(STATUS) == [b"online"])
             relay.cut()
             until(lambda: b"offline" in heard.on(STATUS) and heard.on(STATUS)[-1] == b"online")
+
+    def test_offline_while_we_have_given_it_up(
+        self, run: Run, mosquitto: Broker, heard: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connection that is given up is no connection: `offline`, also where there is no other one before the end."""
+        with tap(mosquitto) as relay:
+            monkeypatch.setattr(retry, "FIRST_S", 3600.0)
+            monkeypatch.setattr(retry, "LAST_S", 3600.0)
+            daemon = run(relay, keepalive=1.0)
+            until(lambda: heard.on(STATUS) == [b"online"])
+            relay.greedy = True
+            daemon.publish()
+            until(lambda: heard.on(STATUS)[-1] == b"offline")
+            daemon.stop()
+        with recorder(mosquitto) as later:
+            assert until(lambda: later.on(STATUS)) == [b"offline"]
+
+    def test_nobody_thought_of_it(self, run: Run, mosquitto: Broker, heard: Recorder, tmp_path: Path) -> None:
+        """A fault of our own, in what is told beside the results, takes none of them; in the end all are there or on disk."""
+
+        def state() -> dict[str, str]:
+            raise ZeroDivisionError
+
+        daemon = run(mosquitto, origin={"state": state})
+        until(lambda: heard.on(STATUS))
+        daemon.publish(3)
+        daemon.written()
+        daemon.stop()
+        assert daemon.lost == 0
+        assert heard.on(STATUS)[-1] == b"offline"
+        run(mosquitto)
+        until(lambda: set(seqs(heard.on(RESULTS))) == {1, 2, 3})
 
     def test_late_last_will(self, run: Run, mosquitto: Broker, heard: Recorder) -> None:
         """An `offline` of an earlier connection, or of another daemon with the same topic, does not stay."""
@@ -284,7 +374,7 @@ class TestStatus:
         names = []
         for config in ({}, {}, {"topic": "other/{device}/{camera}"}, {"client_id": "{device}-x"}):
             daemon = run(mosquitto, **config)
-            until(lambda daemon=daemon: daemon.output._online_since)
+            until(lambda daemon=daemon: daemon.output._retry.since)
             names.append(daemon.output._client_id)
             daemon.stop()
         assert names[0] == names[1] != names[2]
@@ -439,7 +529,7 @@ class TestLogin:
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Results that the access rights do not allow are not lost: they wait, it is said once, and they go out in order."""
-        monkeypatch.setattr(module, "HOLD_S", 0.2)
+        monkeypatch.setattr(sender, "HOLD_S", 0.2)
         rights = "user watcher\ntopic #\nuser pi-7\ntopic write edge-runner/pi-7/status\n"
         users = {"watcher": "w", "pi-7": "p"}
         with (
@@ -451,11 +541,33 @@ class TestLogin:
             until(lambda: mosquitto.said().count("Denied PUBLISH") > 60)
             mosquitto.set_acl(rights + "topic write edge-runner/pi-7/#\n")
             until(lambda: len(heard.on(RESULTS)) == 50)
-            until(lambda: "takes results again" in caplog.text)
+            until(lambda: "takes results on edge-runner/pi-7/front-door again" in caplog.text)
         assert seqs(heard.on(RESULTS)) == list(range(1, 51))
         assert daemon.lost == 0
-        said = f"it does not let us publish on {RESULTS} (not authorized); check the access rights of user 'pi-7'; results wait"
+        said = f"it does not let us publish on {RESULTS} (not authorized); check the access rights of user 'pi-7'; such"
         assert caplog.text.count(said) == 1
+
+    def test_one_camera_is_not_allowed(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Results of a topic that is denied wait for themselves; the others go on."""
+        monkeypatch.setattr(sender, "HOLD_S", 0.2)
+        rights = "user watcher\ntopic #\nuser pi-7\ntopic write edge-runner/pi-7/front-door\n"
+        with (
+            broker(tmp_path / "b", users={"watcher": "w", "pi-7": "p"}, acl=rights) as mosquitto,
+            recorder(mosquitto, username="watcher", password="w") as heard,
+        ):
+            daemon = run(mosquitto, username="pi-7", password="p", origin={"cameras": ("front-door", "gate")})
+            for _ in range(200):
+                daemon.publish(camera="gate")
+                daemon.publish(camera="front-door")
+            until(lambda: len(heard.on(RESULTS)) == 200)
+            assert caplog.text.count("it does not let us publish on edge-runner/pi-7/gate") == 1
+            assert "again" not in caplog.text.split("such results wait", 1)[1].split("\n", 1)[1]
+            mosquitto.set_acl(rights + "topic write edge-runner/pi-7/gate\n")
+            until(lambda: len(heard.on("edge-runner/pi-7/gate")) >= 200)
+            assert seqs(heard.on("edge-runner/pi-7/gate")) == list(range(1, 400, 2))
+        assert daemon.lost == 0
 
     def test_not_allowed_to_tell_home_assistant(
         self, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -509,7 +621,7 @@ class TestTls:
         with broker(tmp_path / "b", lines=wants) as mosquitto:
             daemon = run(mosquitto, tls=self.papers_of_client(papers))
             daemon.publish()
-            until(lambda: daemon.output._online_since and not daemon.output._box.waiting)
+            until(lambda: daemon.output._retry.since and not daemon.output._box.waiting)
             assert "u'pi-7'" in mosquitto.said()
 
     def test_without_a_client_certificate(
@@ -557,11 +669,11 @@ class TestTls:
             ca = tmp_path / "ca.pem"
             ca.write_bytes(certificates(tmp_path / "other").ca.read_bytes())
             daemon = run(mosquitto, tls=Tls(ca=ca))
-            until(lambda: daemon.output._failures)
+            until(lambda: daemon.output._retry._failures)
             ca.unlink()
             until(lambda: "no such file" in caplog.text)
             ca.write_bytes(papers.ca.read_bytes())
-            until(lambda: daemon.output._online_since)
+            until(lambda: daemon.output._retry.since)
 
 
 class TestConfiguration:

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 from lab.broker import Broker, Tap, broker, broker_missing, tap
 
-from edge_runner.output import mqtt as module
-from edge_runner.output import outbox
+from edge_runner.output import outbox, retry
 from edge_runner.output.base import Origin
 from edge_runner.output.mqtt import Mqtt, MqttConfig
 from edge_runner.output.publisher import Publisher
@@ -97,8 +96,8 @@ class Source:
 @pytest.fixture
 def run(result: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nothing_left: None) -> Iterator[Run]:
     """Start a source for a broker; it connects anew after a moment. All are stopped in the end."""
-    monkeypatch.setattr(module, "FIRST_RETRY_S", 0.05)
-    monkeypatch.setattr(module, "LAST_RETRY_S", 0.2)
+    monkeypatch.setattr(retry, "FIRST_S", 0.05)
+    monkeypatch.setattr(retry, "LAST_S", 0.2)
     running: dict[Source, None] = {}
 
     def start(place: Broker | Tap, rate: float = 200, **config: Any) -> Source:
@@ -154,7 +153,7 @@ class TestBroker:
         source = run(relay)
         source.flows(50)
         mosquitto.freeze()
-        until(lambda: source.output._link is None or source.output._online_since is None)
+        until(lambda: source.output._link is None or source.output._retry.since is None)
         source.pause()
         spool = source.output._spool
         assert spool
@@ -245,16 +244,16 @@ class TestBroker:
 
     def test_nothing_piles_up(self, run: Run, mosquitto: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """However often no connection can be made, no more threads and descriptors are held."""
-        monkeypatch.setattr(module, "LAST_RETRY_S", 0.005)
+        monkeypatch.setattr(retry, "LAST_S", 0.005)
         mosquitto.kill()
         source = run(mosquitto, rate=20)
 
         def held() -> tuple[int, int]:
             return len(os.listdir("/proc/self/fd")), threading.active_count()
 
-        until(lambda: source.output._failures > 5)
+        until(lambda: source.output._retry._failures > 5)
         before = held()
-        until(lambda: source.output._failures > 200)
+        until(lambda: source.output._retry._failures > 200)
         descriptors, threads = held()
         assert descriptors <= before[0] + 6
         assert threads <= before[1] + 2
@@ -307,10 +306,10 @@ class TestLink:
                 until(lambda: "SUBACK" in far.said())
                 source = run(far)
                 for _ in range(2):
-                    until(lambda: source.output._online_since is not None)
+                    until(lambda: source.output._retry.since is not None)
                     source.flows(100)
                     subprocess.run(["ip", "link", "set", interface, "down"], check=True)
-                    until(lambda: source.output._online_since is None)
+                    until(lambda: source.output._retry.since is None)
                     source.flows(100)
                     subprocess.run(["ip", "link", "set", interface, "up"], check=True)
                 source.pause()
@@ -326,13 +325,13 @@ CHILD = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from edge_runner.output import mqtt
+    from edge_runner.output import mqtt, retry
     from edge_runner.output.base import Origin
     from edge_runner.output.publisher import Publisher
     from edge_runner.result import Answers, Classification, Result
 
     port, folder, rate = int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-    mqtt.FIRST_RETRY_S, mqtt.LAST_RETRY_S = 0.02, 0.1
+    retry.FIRST_S, retry.LAST_S = 0.02, 0.1
     output = mqtt.Mqtt(mqtt.MqttConfig(host="127.0.0.1", port=port, spool=folder))
     with Publisher({"outputs.0": output}, Origin(device="pi-7", cameras=("front-door",))) as publisher:
         while rate:
@@ -341,11 +340,11 @@ CHILD = textwrap.dedent(
             publisher.publish(Result("pi-7", "front-door", publisher.run, seq, seq, 0, "synced", "m", "v", 1, 1, answers, {}), None)
             while publisher.waiting:
                 time.sleep(0.0005)
-            online = output._online_since is not None
+            online = output._retry.since is not None
             sys.stdout.write(f"{publisher.run} {seq} {online:d}\\n")
             sys.stdout.flush()
             time.sleep(1 / rate)
-        while output._link is None or output._online_since is None or output._box.waiting:
+        while output._link is None or output._retry.since is None or output._box.waiting:
             time.sleep(0.01)
     """
 )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,51 @@ class TestQuota:
         assert os.listdir(disk) == [named(1)]
         quota.save(named(3), b"x" * 20_000)
         assert sorted(os.listdir(disk)) == [named(1), named(3)]
+
+    @pytest.mark.parametrize("folder", ["tensors", "."])
+    def test_a_read_only_disk(self, mount_tmpfs: Any, folder: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A disk that is read-only at the start passes; files are saved once it can be written, those before them count."""
+        disk = mount_tmpfs("1m")
+        if folder == ".":
+            for number in (1, 2):
+                (disk / named(number)).write_bytes(b"x" * 400)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        quota = Quota(disk / folder, ".npz", 1000)
+        quota.verify()
+        quota.open()
+        for number in (3, 4):
+            with pytest.raises(OutputError, match="read-only file system"):
+                quota.save(named(number), b"x" * 400)
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        quota.save(named(5), b"x" * 400)
+        assert sorted(os.listdir(disk / folder)) == ([named(2)] if folder == "." else []) + [named(5)]
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{disk / folder}: read-only file system; it is tried again with each file"
+        ] * (folder != ".")
+
+    def test_seen_once_it_can_be(self, mount_tmpfs: Any) -> None:
+        """What could not be looked at when it was opened counts from the first file on that can be saved."""
+        disk = mount_tmpfs("1m")
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        quota = self.opened(disk / "tensors")
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        (disk / "tensors").mkdir()
+        (disk / "tensors" / named(1)).write_bytes(b"x" * 700)
+        quota.save(named(2), b"x" * 400)
+        assert os.listdir(disk / "tensors") == [named(2)]
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_order_of_synchronising(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:
+        """Where it is `durable`, a file is on the disk, whole, before it gets its name."""
+        synced = []
+        monkeypatch.setattr(
+            os, "fsync", lambda file: synced.append((Path(f"/proc/self/fd/{file}").read_bytes(), os.listdir(tmp_path)))
+        )
+        quota = Quota(tmp_path, ".npz", 1000, durable=durable)
+        quota.open()
+        quota.save(named(1), b"content")
+        assert synced == [(b"content", [f".{named(1)}"])] * durable
+        assert (tmp_path / named(1)).read_bytes() == b"content"
 
     def test_emptied_by_a_power_cut(self, tmp_path: Path) -> None:
         """A file whose content never reached the disk is deleted at the next start: it would be no picture and no array."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runner.output.rotated import family, members, number_of, packed_path, rotated_path
+from edge_runner.output.rotated import family, members, number_of, other_name, packed_path, rotated_path
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,25 @@ def test_family(tmp_path: Path) -> None:
     expected = ["a.000002.jsonl.gz", "a.000010.jsonl.gz", "a.999999.jsonl", "a.1000000.jsonl"]
     assert [path.name for path in family(live)] == expected
     assert list(members(live).values()) == [2, 2, 4, 10, 999999, 1000000]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("cam.20261122.jsonl", "cam-20261122.jsonl"),
+        ("cam.000001", "cam-000001"),
+        ("a.b.123456.jsonl", "a.b-123456.jsonl"),
+        ("cam.jsonl", None),
+        ("cam.2026.jsonl", None),
+        ("cam.0123456.jsonl", None),
+        ("cam.123456.b.jsonl", None),
+        ("20261122.jsonl", None),
+        ("cam-20261122.jsonl", None),
+    ],
+)
+def test_other_name(name: str, other: str | None) -> None:
+    """A log whose name is one that a rotated file of another log would have gets another; all others are fine as they are."""
+    assert other_name(Path("folder", name)) == other
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -168,5 +168,123 @@ def test_no_room(live: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
         wait_for(lambda: names(live.parent) == ["out.000001.jsonl.gz"])
     subject.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{live}: its rotated files stay uncompressed for now: no space left on device"
+        f"{live.parent / 'out.000001.jsonl'} stays uncompressed for now: no space left on device"
     ]
+
+
+def test_link(live: Path) -> None:
+    """Where the log is a link, its target is put away, and compressed, beside itself; the link stays."""
+    target = live.parent / "usb" / "door.jsonl"
+    target.parent.mkdir()
+    live.symlink_to(target)
+    (target.parent / ".door.000007.jsonl.gz.part").write_bytes(b"half")
+    subject = Shelf(live, 5, compress=True)
+    subject.open()
+    target.write_bytes(LINE)
+    assert subject.put_away() == target.parent / "door.000001.jsonl"
+    subject.settle()
+    wait_for(lambda: names(target.parent) == ["door.000001.jsonl.gz"])
+    subject.close()
+    assert (names(live.parent), live.is_symlink()) == (["out.jsonl", "usb"], True)
+
+
+def test_order_of_synchronising(live: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compressed file is on the disk before it gets its name, and its name is before the plain one goes."""
+    rotated = live.parent / "out.000001.jsonl"
+    rotated.write_bytes(LINE)
+    synced = []
+
+    def fsync(file: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        whole = path.is_dir() or gzip.decompress(path.read_bytes()) == LINE
+        synced.append((path, whole, names(live.parent)))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    pack(rotated, threading.Event())
+    part = ".out.000001.jsonl.gz.part"
+    assert synced == [
+        (live.parent / part, True, [part, "out.000001.jsonl"]),
+        (live.parent, True, ["out.000001.jsonl", "out.000001.jsonl.gz"]),
+    ]
+    assert names(live.parent) == ["out.000001.jsonl.gz"]
+
+
+class TestStubborn:
+    """One file that cannot be deleted holds up no other."""
+
+    @pytest.fixture
+    def stuck(self, live: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        """Names of files that cannot be deleted, as with `chattr +i`."""
+        names = {"out.000001.jsonl"}
+        unlink = Path.unlink
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:
+            if path.name in names:
+                raise PermissionError(1, "Operation not permitted")
+            unlink(path, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        (live.parent / "out.000001.jsonl").write_bytes(LINE)
+        return names
+
+    def rotates(self, subject: Shelf, *numbers: int) -> None:
+        for number in numbers:
+            subject.live.write_bytes(LINE * number)
+            subject.put_away()
+            subject.settle()
+
+    def test_deleting(self, live: Path, stuck: set[str], caplog: pytest.LogCaptureFixture) -> None:
+        """The others are deleted as they should, with one warning, and another when it happens anew."""
+        subject = Shelf(live, 2, compress=False)
+        subject.open()
+        for again in range(2):
+            self.rotates(subject, 2, 3, 4, 5)
+            last = 5 + 5 * again
+            assert names(live.parent) == [f"out.{n:06}.jsonl" for n in (1, last - 1, last)]
+            stuck.clear()
+            self.rotates(subject, 6)
+            stuck.add("out.000001.jsonl")
+            (live.parent / "out.000001.jsonl").write_bytes(LINE)
+        told = f"{live.parent / 'out.000001.jsonl'} cannot be deleted: operation not permitted"
+        assert [record.getMessage() for record in caplog.records] == [told] * 2
+
+    def test_compressing(self, live: Path, stuck: set[str], caplog: pytest.LogCaptureFixture) -> None:
+        """The others are compressed, and that one is not compressed over and over again; one warning says so."""
+        subject = Shelf(live, 5, compress=True)
+        subject.open()
+        for number in (2, 3, 4):
+            self.rotates(subject, number)
+            wait_for(lambda number=number: (live.parent / f"out.{number:06}.jsonl.gz").exists())
+        inode = (live.parent / "out.000001.jsonl.gz").stat().st_ino
+        subject.close()
+        again = Shelf(live, 5, compress=True)
+        self.rotates(again, 5)
+        wait_for((live.parent / "out.000005.jsonl.gz").exists)
+        again.close()
+        assert (live.parent / "out.000001.jsonl.gz").stat().st_ino == inode
+        told = f"{live.parent / 'out.000001.jsonl'} stays uncompressed: operation not permitted"
+        assert [record.getMessage() for record in caplog.records] == [told] * 2
+
+    def test_at_the_start(self, live: Path, stuck: set[str], caplog: pytest.LogCaptureFixture) -> None:
+        """What an earlier start left is seen to all the same."""
+        folder = live.parent
+        (folder / "out.000001.jsonl.gz").write_bytes(gzip.compress(LINE))
+        (folder / "out.000002.jsonl").write_bytes(LINE + LINE[:9])
+        (folder / ".out.000003.jsonl.gz.part").mkdir()
+        (folder / ".out.000004.jsonl.gz.part").write_bytes(b"half")
+        Shelf(live, 1, compress=False).open()
+        assert names(folder) == [".out.000003.jsonl.gz.part", "out.000001.jsonl", "out.000002.jsonl"]
+        assert (folder / "out.000002.jsonl").read_bytes() == LINE
+        assert "out.000001.jsonl cannot be deleted: operation not permitted" in caplog.text
+
+    def test_folder(self, live: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A folder that has a rotated file's name is none of ours: it is neither deleted, nor counted, nor told of."""
+        (live.parent / "out.000000.jsonl").mkdir()
+        (live.parent / "out.900000.jsonl").mkdir()
+        subject = Shelf(live, 2, compress=True)
+        subject.open()
+        self.rotates(subject, 1, 2, 3)
+        expected = ["out.000000.jsonl", "out.900000.jsonl", "out.900002.jsonl.gz", "out.900003.jsonl.gz"]
+        wait_for(lambda: names(live.parent) == expected)
+        subject.close()
+        assert not caplog.records

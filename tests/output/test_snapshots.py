@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,32 @@ def test_no_room(tmp_path: Path, result: Make, mount_tmpfs: Any, caplog: pytest.
     assert [path.name[-6:] for path in (disk / "snapshots").iterdir()] == ["-2.jpg"]
     assert "no space left on device" in caplog.text
     assert "works again; 1 results were lost" in caplog.text
+
+
+def test_read_only_at_the_start(tmp_path: Path, result: Make, mount_tmpfs: Any) -> None:
+    """A disk that is read-only at the start is no mistake of the configuration; snapshots come when it can be written."""
+    disk = mount_tmpfs("1m")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    output = Snapshots(SnapshotsConfig(path=disk / "snapshots", min_interval=0.0))
+    output.verify()
+    with Publisher({"outputs.0": output}) as publisher:
+        publisher.publish(result(seq=1), shot())
+        deadline = time.monotonic() + 30
+        while publisher.waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+        publisher.publish(result(seq=2), shot())
+    assert publisher.lost == {"outputs.0": 1}
+    assert [path.name[-6:] for path in (disk / "snapshots").iterdir()] == ["-2.jpg"]
+
+
+def test_synchronised(tmp_path: Path, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot is on the disk, whole, before it gets its name."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(Path(os.readlink(f"/proc/self/fd/{file}")).name))
+    [made] = published(tmp_path, [result()])
+    assert synced == [f".{made.saved['snapshot']}"]
 
 
 def test_in_a_real_run(start_cli: Any, configure: Any, tmp_path: Path) -> None:

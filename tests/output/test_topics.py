@@ -36,13 +36,27 @@ def test_names_are_made_safe() -> None:
     """What a level of a topic cannot hold becomes an underscore; all else stays."""
     assert filled("{device}/{camera}", "a/b+c#d\n", "Käse links") == "a_b_c_d_/Käse links"
     assert filled("{device}/{camera}", "", "\udc80") == "_/?"
+    assert filled("{device}/{camera}", "\x85", "a\uffff") == "_/a_"
 
 
-@pytest.mark.parametrize("camera", ["status", "state"])
-def test_camera_that_takes_the_daemons_topic(camera: str) -> None:
-    """A camera whose results would go where the daemon tells how it is is refused."""
-    with pytest.raises(SettingError, match=f"camera '{camera}' would go to edge-runner/pi/{camera}") as caught:
-        topics("edge-runner/{device}/{camera}", "pi", ["door", camera])
+@pytest.mark.parametrize(
+    ("template", "cameras", "owners"),
+    [
+        ("edge-runner/{device}/{camera}", ["door", "status"], "the daemon's status and the results of camera 'status'"),
+        ("edge-runner/{device}/{camera}", ["door", "state"], "its state and the results of camera 'state'"),
+        ("edge-runner/{camera}", ["door", "pi"], "its state and the state of camera 'pi'"),
+        (
+            "edge-runner/{device}/{camera}",
+            ["a+b", "a/b"],
+            "the results of camera 'a\\+b' and the results of camera 'a/b'",
+        ),
+        ("edge-runner/{device}", ["a+b", "a/b"], "the state of camera 'a\\+b' and the state of camera 'a/b'"),
+    ],
+)
+def test_one_topic_for_two(template: str, cameras: list[str], owners: str) -> None:
+    """Names of cameras by which two things would be published on one topic are refused; results may share one that is meant so."""
+    with pytest.raises(SettingError, match=f"{owners} would go to one topic, ") as caught:
+        topics(template, "pi", cameras)
     assert caught.value.key == "topic"
 
 

@@ -117,8 +117,8 @@ class Link:
         self._left = True
         end = client.socket()
         if isinstance(end, socket.socket):
-            with suppress(OSError):
-                socket.socket.shutdown(end, socket.SHUT_RDWR)  # of TLS too: the thread that reads it keeps what it has of it
+            with suppress(OSError):  # the base's own: that of TLS takes away from the thread what it reads with
+                socket.socket.shutdown(end, socket.SHUT_RDWR)
         client.disconnect()
 
     # From here on: paho's thread.

@@ -43,9 +43,7 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     except OSError as error:
         raise SettingError(f"{tls.ca}: no certificates in PEM ({_words(error)})", key="tls.ca") from error
     context.sslsocket_class = Socket
-    if (
-        tls.ca
-    ):  # Python 3.13 is strict about what an authority's certificate has to say of itself; most private ones do not
+    if tls.ca:  # Python 3.13 wants an authority's certificate to say of itself what most private ones do not
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if tls.cert:
         try:

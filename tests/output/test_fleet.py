@@ -190,7 +190,7 @@ class Board:
 
 def test_from_boards_to_a_table(server: Server, collect: Any, result: Make, tmp_path: Path) -> None:
     """Results of two boards end in the database, once each, also those that came while the collector was killed; the document's
-    questions to it have answers."""
+    questions to it have answers. What is no result is passed over."""
     collector = collect()
     with Board(server, "pi-7", result, tmp_path) as first, Board(server, "pi-8", result, tmp_path) as second:
         first.publish(20)
@@ -198,6 +198,11 @@ def test_from_boards_to_a_table(server: Server, collect: Any, result: Make, tmp_
         until(lambda: rows(tmp_path, "SELECT count(*) FROM results") == [(30,)])
         collector.kill()
         collector.wait()
+        for junk in ("hello", '{"run": 1}', "-"):
+            server.shell(
+                f"mosquitto_pub -h localhost -p {server.port} --cafile {server.etc}/ca.pem -q 1 "
+                f"-u pi-7 -P {PASSWORDS['pi-7']} -t edge-runner/pi-7/door -m '{junk}'"
+            )
         first.publish(50)
         until(lambda: not first.output._box.waiting)
         collect()

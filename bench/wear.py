@@ -1,9 +1,10 @@
 """What reaches an SD card for ten results a second, for each setting of `flush` and `fsync` of the output jsonl.
 
-    sudo python bench/wear.py [--seconds 240] [--rate 10]
+    sudo python bench/wear.py [--seconds 300] [--rate 10]
 
 Each setting writes real results in real time to an ext4 image of its own, all of them side by side, and the kernel's count of
 sectors that were written to that image is read. What a card does within itself comes on top: it erases in blocks of megabytes.
+The tables of docs/outputs.md are this with --rate 10, and with --rate 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 IMAGE_BYTES = 256 << 20
 SECTOR_BYTES = 512
 DAY_S = 86400
+HEAD = """\
+| `flush`, `fsync` | to the card | writes | cache flushes | for each byte of lines | a day |
+|---|--:|--:|--:|--:|--:|"""
 LABELS = ("person", "car", "bicycle", "dog")
 
 
@@ -56,7 +61,7 @@ class Written:
 def main() -> None:
     """Print a table with a row for each setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--rate", type=float, default=10.0, help="results a second")
     options = parser.parse_args()
     if os.getuid() != 0:
@@ -68,14 +73,31 @@ def main() -> None:
             stack.callback(disk.close)
             disk.open()
         rows = measured(disks, options.seconds, options.rate)
-    print(f"{options.rate:g} results a second for {options.seconds:g} s, Linux {os.uname().release}, ext4\n")
+    size = statistics.mean(size for size, _ in rows.values())
     print(
-        "| `flush`, `fsync` | lines | to the card | ratio | writes | cache flushes | a day |\n|---|--:|--:|--:|--:|--:|--:|"
+        f"{options.rate:g} results a second for {options.seconds:g} s, {size / options.rate / options.seconds:.0f} bytes a line, "
+        f"{a_day(size, options.seconds)} a day; Linux {os.uname().release}, ext4\n\n{HEAD}"
     )
     for name, (size, written) in rows.items():
-        a_day = written.size * DAY_S / options.seconds
-        cells = [kb(size), kb(written.size), f"{written.size / size:.1f}", f"{written.writes}", f"{written.flushes}"]
-        print(f"| {name} | {' | '.join(cells)} | {a_day / 1e6:,.0f} MB |")
+        print(f"| {name} | {' | '.join(cells(size, written, options.seconds))} |")
+
+
+def cells(size: int, written: Written, seconds: float) -> list[str]:
+    """A row of the table: what so many bytes of lines, written in so many seconds, cost the card."""
+    kb_s = written.size / seconds / 1000
+    return [
+        f"{kb_s:.{1 if kb_s < 10 else 0}f} KB/s",
+        f"{written.writes / seconds:.1f}/s",
+        f"{written.flushes / seconds:.1f}/s",
+        f"{written.size / size:.1f}",
+        a_day(written.size, seconds),
+    ]
+
+
+def a_day(size: float, seconds: float) -> str:
+    """Bytes in so many seconds, for people."""
+    mb = size * DAY_S / seconds / 1e6
+    return f"{mb:.0f} MB" if mb < 1000 else f"{mb / 1000:.1f} GB"
 
 
 class Disk:
@@ -162,11 +184,6 @@ def a_result(run_name: str, seq: int, chance: random.Random) -> Result:
 def run(*command: object) -> str:
     """What a command says, to its end."""
     return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def kb(size: int) -> str:
-    """Bytes for people."""
-    return f"{size / 1000:,.0f} KB"
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ answers   Of a classification the best one counts, as in an output's `when`;
 --count   RESULTS is how many results there are in the hour, a label's column
           in how many of them it stands, once each however often it does. CSV
           has a row an hour, JSON an object.
+CSV       Text that begins with = + - or @ has a ' before it: a spreadsheet
+          would take a label or a file's name for a formula.
 
 A time with a ? comes from a clock that no time service had set. What cannot be
 read, a line or the end of a damaged file, is left out and told on standard
@@ -353,18 +355,28 @@ def _results(options: argparse.Namespace) -> int:
     reading = Reading(options.files, Order(choice, options.format, per, options.last, options.follow))
     try:
         for line in reading.lines(shutil.get_terminal_size((PIPED_COLUMNS, 0)).columns, _wait):
-            print(line)
+            _put(print, line)
     except KeyboardInterrupt:
         if not options.follow:
             raise
-    sys.stdout.flush()
+    _put(sys.stdout.flush)
     reading.report()
     return EXIT_DONE
 
 
+def _put(deed: Callable[..., None], *given: str) -> None:
+    """Do something to standard output. Raise EdgeRunnerError where that takes nothing, BrokenPipeError where nobody reads it."""
+    try:
+        deed(*given)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EdgeRunnerError(f"standard output: {(error.strerror or str(error)).lower()}") from error
+
+
 def _wait() -> None:
     """A moment, between two looks at what is followed. Raise BrokenPipeError as soon as nobody reads what is printed."""
-    sys.stdout.flush()
+    _put(sys.stdout.flush)
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)
     if reader.poll(FOLLOW_MS):

@@ -112,9 +112,7 @@ def _mapping(reader: _Reader, cls: type[Any], node: Node, key: str, *, variants:
         else:
             _unknown(reader, node, name, path, list(fields), variants)
     for name, item in fields.items():
-        if name not in node.value and isinstance(
-            item.default, Path
-        ):  # relative to the same folder as one that is given
+        if name not in node.value and isinstance(item.default, Path):  # relative to where a given one would be
             values[name] = _value(reader, hints[name], replace(node, value=str(item.default), tag="str"), name)
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in node.value:

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What boards and machines that are emulated have in common: their tools, their Debian, and the project's wheel for them. Sourced, after
 # lib.sh, not run. $CACHE is the folder of what is kept.
 

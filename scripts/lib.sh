@@ -69,17 +69,19 @@ assert all(map(Gst.ElementFactory.find, ('appsrc', 'x264enc', 'rtph264pay', 'jpe
 
 # mqtt_broker: the broker of the tests with MQTT, and a network to cut. Where it cannot be had, those tests are skipped.
 mqtt_broker() {
-    local packages="mosquitto mosquitto-clients iproute2" program missing=
-    for program in mosquitto mosquitto_sub ip; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v $program >/dev/null || missing=$program
+    local each missing=()
+    for each in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${each%:*}" >/dev/null || missing+=("${each#*:}")
     done
-    [ -n "$missing" ] || return 0
+    [ ${#missing[@]} != 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "the tests with an MQTT broker are skipped; on Debian: sudo apt install $packages"
+        say "the tests with an MQTT broker are skipped; on Debian: sudo apt install ${missing[*]}"
         return 0
     fi
     say "installing an MQTT broker for the tests …"
-    # shellcheck disable=SC2086  # a list
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >/dev/null 2>&1 ||
-        say "the tests with an MQTT broker are skipped: apt-get could not install $packages"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 ||
+        say "the tests with an MQTT broker are skipped: apt-get could not install ${missing[*]}"
+    if [ "${missing[0]}" = mosquitto ]; then # as a service, Debian starts it at once; the tests start their own
+        { service mosquitto stop && update-rc.d mosquitto disable; } >/dev/null 2>&1 || true
+    fi
 }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # A virtual machine: Debian's kernel, and a system that has what the project's wheel needs. Each run brings the wheel itself, its own
 # files, and what the machine starts with. Needs Debian on x86_64. Sourced, after lib.sh, not run.
 
@@ -56,7 +56,7 @@ make_machine() {
     quietly "Debian" mmdebstrap --mode=$MODE --variant=extract --arch=amd64 --aptopt='APT::Install-Recommends "0"' \
         --include=$PACKAGES bookworm "$tree" "$MIRROR"
     quietly "the packages" within "$tree" python3 usr/bin/python3.11 -m pip install --target "$tree/opt/site" --only-binary=:all: \
-        --disable-pip-version-check "$WHEEL[mqtt]"
+        --disable-pip-version-check "${WHEEL}[mqtt]"
     rm -rf "$tree/opt/site/edge_runner"* # each run brings its own
     within "$tree" python3 usr/bin/python3.11 -m compileall -q "$tree/usr/lib/python3.11" >/dev/null || true
     version=$(basename "$tree"/lib/modules/*)

@@ -7,6 +7,7 @@ set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 . "$ROOT/scripts/machine.sh"
 CARD_MB=64
+PATH="$PATH:/usr/sbin:/sbin" # where Debian has mke2fs and e2fsck
 
 usage() { say "usage: scripts/test_power.sh [--cuts N] [--seed N]" && exit 2; }
 options=("$@")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 import zlib
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_runner.errors import EdgeRunnerError
-from edge_runner.output.rotated import NUMBER, PACKED, family, number_of, packed_path
+from edge_runner.output.rotated import NUMBERED, PACKED, family, number_of, packed_path, real_path
 
 STANDARD_INPUT = "-"
 BLOCK_BYTES = 1 << 18
 PACKED_BYTES = 1 << 16
 MOST_LINE_BYTES = 1 << 24  # no line of ours is so long: it is a file of something else
 GZIP, GZIP_WBITS = b"\x1f\x8b", 31
-NUMBERED = re.compile(rf"(?P<stem>.+)\.{NUMBER}(?P<suffix>(?:\.[^.]+)?)")
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,8 @@ class Log:
         self.unreadable = 0
         """Lines that whoever reads them could make nothing of."""
         self._named: dict[int, Path] | None = {}
-        self._last = 0
+        self._last, self._begins = 0, b""
+        """Of the rotated file that was read last: the number, and the first line."""
         self._file: BinaryIO | None = None
         self._offset = 0
         self._ended = False
@@ -98,10 +97,11 @@ class Log:
             return
         if self._file and self._replaced(self._file):
             yield from self._rest(last=True)
-            known = _first_of(self._file, str(self))
+            known = _first_of(self._file)
             self._file.close()
             self._file = None
         if self._file is None:
+            self._notice_new_numbers()
             yield from self._older(known)
         if self._file:
             yield from self._rest()
@@ -121,12 +121,22 @@ class Log:
             raise _refused(self.live.parent, error) from error
         return [(number, path) for number, path in found if number > self._last]
 
+    def _notice_new_numbers(self) -> None:
+        """They begin anew where the log was deleted with all its files: then the last one is another now, or none is so high."""
+        with suppress(OSError):  # which is told when they are read
+            found = {number_of(self.live, path) or 0: path for path in family(self.live)}
+            last = found.get(self._last)
+            if max(found, default=self._last) < self._last or (last and _first_line(last) != self._begins):
+                self._last = 0
+
     def _older(self, known: bytes | None = None) -> Iterator[Block]:
         """The rotated files, until the live one is open. What begins with the line `known` has been read while it was that."""
         while True:
             for number, path in self._rotated():
                 self._last = number
-                if not known or _first_line(path) != known:
+                if self._named is None:
+                    self._begins = _first_line(path)
+                if not known or self._begins != known:
                     yield from _read_rotated(path)
             if self._named is not None:
                 self._ended = True
@@ -164,8 +174,10 @@ def gather(names: Iterable[str]) -> list[Log]:
     logs: dict[Path, Log] = {}
     for name in names:
         live, number = numbered(Path(name))
-        live = live.resolve() if live.is_symlink() else live
-        key = live if name == STANDARD_INPUT else live.parent.resolve() / live.name
+        if number is not None and not os.path.lexists(live) and _is_live(Path(name)):
+            live, number = Path(name), None
+        live = _target(live)
+        key = live if name == STANDARD_INPUT else real_path(live.parent) / live.name
         logs.setdefault(key, Log(live)).add(Path(name), number)
     return list(logs.values())
 
@@ -176,23 +188,21 @@ def numbered(path: Path) -> tuple[Path, int | None]:
     return (path.with_name(match["stem"] + match["suffix"]), int(match["number"])) if match else (path, None)
 
 
-def read(file: BinaryIO, name: object) -> Iterator[Block]:
-    """The lines of a file, from where it stands, gzipped (its first bytes tell) or not. Warn by `name` of what cannot be read."""
+def read(file: BinaryIO, name: object, level: int = logging.WARNING) -> Iterator[Block]:
+    """The lines of a file, from where it stands, gzipped (its first bytes tell) or not. Log by `name` what cannot be read."""
     blocks: Iterator[bytes] = iter(partial(file.read, BLOCK_BYTES), b"")
     first = next(blocks, b"")
     while len(first) < len(GZIP) and (more := next(blocks, b"")):  # a pipe may give a byte at a time
         first += more
     blocks = chain([first], blocks)
     try:
-        yield from _split(_unpacked(blocks, name) if first.startswith(GZIP) else blocks)
+        yield from _split(_unpacked(blocks, name, level) if first.startswith(GZIP) else blocks)
     except OSError as error:
-        log.warning("%s: %s; what comes before that is there", name, (error.strerror or str(error)).lower())
+        log.log(level, "%s: %s; what comes before that is there", name, (error.strerror or str(error)).lower())
 
 
 def _read_rotated(path: Path) -> Iterator[Block]:
-    """Meanwhile it may have been compressed, or deleted to make room: then it is no longer part of the log."""
-    file = _opened(path) or _opened(packed_path(path))
-    if file:
+    if file := _opened_rotated(path):
         with file:
             yield from read(file, path)
 
@@ -214,7 +224,7 @@ def _cut(block: bytes) -> tuple[bytes, bytes]:
     return block[:end], block[end:]
 
 
-def _unpacked(blocks: Iterable[bytes], name: object) -> Iterator[bytes]:
+def _unpacked(blocks: Iterable[bytes], name: object, level: int) -> Iterator[bytes]:
     """What gzip has packed, in one part or several, up to where it is cut or damaged."""
     engine, inside = zlib.decompressobj(GZIP_WBITS), False
     for block in blocks:
@@ -226,14 +236,14 @@ def _unpacked(blocks: Iterable[bytes], name: object) -> Iterator[bytes]:
                 content = engine.decompress(packed, BLOCK_BYTES)
             except zlib.error:
                 yield from _bytewise(before, packed)
-                log.warning("%s: the gzipped content is damaged; what comes before the damage is there", name)
+                log.log(level, "%s: the gzipped content is damaged; what comes before the damage is there", name)
                 return
             yield content
             rest = (engine.unused_data or engine.unconsumed_tail) + rest
             if engine.eof:
                 engine, inside = zlib.decompressobj(GZIP_WBITS), False
     if inside:
-        log.warning("%s: the gzipped content is cut off; what was there of it has been read", name)
+        log.log(level, "%s: the gzipped content is cut off; what was there of it has been read", name)
 
 
 def _bytewise(engine: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
@@ -241,6 +251,20 @@ def _bytewise(engine: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
     with suppress(zlib.error):
         for place in range(len(packed)):
             yield engine.decompress(packed[place : place + 1])
+
+
+def _is_live(path: Path) -> bool:
+    """Whether rotated files lie beside it: a log named by its day, `a.20261122.jsonl`, looks as if it were one itself."""
+    with suppress(OSError):
+        return bool(family(path))
+    return False
+
+
+def _target(path: Path) -> Path:
+    """Where a link to a log leads, for its rotated files lie there. A link to what is no file, such as a pipe, stays as it is."""
+    if not os.path.islink(path) or (os.path.exists(path) and not os.path.isfile(path)):
+        return path
+    return real_path(path)
 
 
 def _verify(path: Path) -> None:
@@ -265,17 +289,23 @@ def _opened(path: Path) -> BinaryIO | None:
         raise _refused(path, error) from error
 
 
+def _opened_rotated(path: Path) -> BinaryIO | None:
+    """Meanwhile it may have been compressed, or deleted to make room: then it is no longer part of the log."""
+    return _opened(path) or _opened(packed_path(path))
+
+
 def _first_line(path: Path) -> bytes:
-    file = _opened(path)
+    file = _opened_rotated(path)
     if file is None:
         return b""
     with file:
-        return _first_of(file, str(path))
+        return _first_of(file)
 
 
-def _first_of(file: BinaryIO, name: str) -> bytes:
+def _first_of(file: BinaryIO) -> bytes:
+    """What is wrong with the file is told when it is read."""
     file.seek(0)
-    return next((block.split(b"\n", 1)[0] for block in read(file, name) if block), b"")
+    return next((block.split(b"\n", 1)[0] for block in read(file, file.name, logging.DEBUG) if block), b"")
 
 
 def _can_grow(file: BinaryIO) -> bool:

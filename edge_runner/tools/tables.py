@@ -19,6 +19,11 @@ OF_RESULT = CSV_COLUMNS[1:8]
 PERIODS = {"minute": (16, "", ":00Z"), "hour": (13, ":00", ":00:00Z"), "day": (10, "", "T00:00:00Z")}
 """How much of a time tells in which period it is, and what that lacks for people, and of RFC 3339."""
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a text may begin with that a spreadsheet computes, or runs (OWASP, CSV injection)."""
+
+ROW_END = "\r\n"  # what is in it is quoted where it stands in a text
+
 TIME_COLUMNS = 24
 CAMERA_COLUMNS = 12, 30  # at least, at most
 SEQ_COLUMNS = 7
@@ -129,10 +134,10 @@ class Count:
 
 
 def row(values: Iterable[Any]) -> str:
-    """A row of CSV; None is an empty field."""
+    """A row of CSV; None is an empty field. A label or a file's name is text for a spreadsheet too, whatever it begins with."""
     rows: list[str] = []
-    comma.writer(_Rows(rows), lineterminator="").writerow(values)
-    return rows[0]
+    comma.writer(_Rows(rows), lineterminator=ROW_END).writerow(map(_inert, values))
+    return rows[0].removesuffix(ROW_END)
 
 
 def words(answers: Sequence[Answer]) -> list[str]:
@@ -203,6 +208,10 @@ def _figures(fields: dict[str, Any]) -> list[Any]:
     box = fields.get("box")
     corners = box if isinstance(box, list) and len(box) == 4 else [None] * 4
     return [*map(fields.get, ("index", "score", "area")), *corners, *map(fields.get, ("x", "y", "person"))]
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _text(label: bytes) -> str:

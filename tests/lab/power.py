@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import queue
 import random
 import subprocess
@@ -33,7 +34,7 @@ START_S = 600.0  # an emulated machine on a busy one
 WRITES_S = 3.0, 20.0  # from its first result to the cut
 REQUESTS = 60  # of the card, within which it then comes
 END_S = 60.0
-LATE_S = {"5s": 5.0, "spool": 5.0}  # what is written is synchronised within this time
+LATE_S = {"each": 0.0, "5s": 5.0, "never": math.inf, "spool": 5.0}  # what is written is synchronised within this time
 SPOOL_FULL = 1000  # results; then the oldest go
 SLACK_S = 3.0  # for that itself, in emulation
 SAYS = "power: "
@@ -126,7 +127,10 @@ class Ledger:
         elif said.get("kept") == "snapshots":
             self.snapshots += 1
         elif "kept" in said:
-            self.kept[said["kept"]][run] = said["seq"]
+            name, seq, before = said["kept"], said["seq"], self.kept[said["kept"]].get(run, 0)
+            self.kept[name][run] = seq
+            if name == "each" and seq > before + 1:
+                self.wrong.append(f"{name}: {seq - before} results of {run} were synchronised at once, up to {seq}")
         elif "wrong" in said:
             self.wrong.append(said["wrong"])
 
@@ -156,16 +160,24 @@ class Ledger:
             self.wrong.append(f"{name}: the runs are out of order")
         self.found[name] = found
         if name in self.writes and self.runs and self.wrote[self.runs[-1]]:
-            self._measure(name, self.wrote[self.runs[-1]], found.get(self.runs[-1], 0))
+            self._measure(name, self.runs[-1])
 
-    def _measure(self, name: str, wrote: dict[int, float], last: int) -> None:
-        """How much of the time before the cut is missing."""
+    def _measure(self, name: str, run: str) -> None:
+        """How much of the time before the cut is missing, and how much was not said to be safe."""
+        wrote = self.wrote[run]
+        newest, begun = max(wrote.values()), min(wrote.values())
+
+        def without_s(last: int) -> float:
+            return newest - (wrote.get(last, newest) if last else begun)
+
+        lost_s, unsafe_s = without_s(self.found[name].get(run, 0)), without_s(self.kept[name].get(run, 0))
         self.written[name] += len(wrote)
-        newest = max(wrote.values())
-        lost_s = newest - wrote[last] if last in wrote else newest - min(wrote.values()) if last == 0 else 0.0
         self.lost_s[name].append(lost_s)
-        if lost_s > LATE_S.get(name, START_S) + SLACK_S:
+        most_s = LATE_S[name] + SLACK_S
+        if lost_s > most_s:
             self.wrong.append(f"{name}: {lost_s:.1f} s are missing before the cut")
+        if unsafe_s > most_s:
+            self.wrong.append(f"{name}: nothing was synchronised for {unsafe_s:.1f} s before the cut")
 
     @staticmethod
     def _oldest(name: str, stretches: list[list[Any]]) -> str:

@@ -14,7 +14,7 @@ KILLS = Path(__file__).parents[1] / "lab" / "kills.py"
 
 @pytest.mark.skipif(bool(broker_missing()), reason=str(broker_missing()))
 def test_a_hundred_times() -> None:
-    """Every line of the log is whole, no run has a hole in it, in the log or in what the broker acknowledged; it all happened."""
+    """Every line is whole, no run has a hole, log and broker have the same of it but for what was in flight; it all happened."""
     command = [sys.executable, str(KILLS), "--kills", "100", "--seed", "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -337,6 +337,21 @@ class TestFiles:
         paths = [write(rotated_path(live, number), example(number)) for number in range(1, 5)]
         assert seqs(paths[2], paths[1]) == [2, 3]
 
+    def test_a_link(self, live: Path, tmp_path: Path) -> None:
+        """A link to a log brings along the rotated files beside that, whether the log itself is there just now or not."""
+        (tmp_path / "linked").symlink_to(live)
+        write(rotated_path(live, 1), example(1))
+        assert seqs(tmp_path / "linked") == [1]
+        write(live, example(2))
+        assert seqs(tmp_path / "linked") == [1, 2]
+
+    def test_named_by_its_day(self, live: Path) -> None:
+        """A log whose own name ends in many digits is not taken for a rotated one where others lie beside it."""
+        day = write(live.with_name("front-door.20261122.jsonl"), example(2))
+        write(packed_path(rotated_path(day, 1)), example(1))
+        assert seqs(day) == [1, 2]
+        assert Follower(day, [lambda: append(day, 3)]).seqs == [1, 2, 3]
+
     def test_live_file_is_away(self, live: Path) -> None:
         """Just after a rotation, or once the daemon has ended, there may be rotated files alone."""
         write(rotated_path(live, 1), example(1))
@@ -480,6 +495,23 @@ class TestWhereThereIsNothing:
             os.chown(live, 65534, 65534)
         self.refused(run_cli("results", live.name, prefix=prefix), "front-door.jsonl: permission denied")
 
+    def test_links_in_a_circle(self, tmp_path: Path, run_cli: Run) -> None:
+        """A link that leads to itself, as a file or as a folder, is refused in words."""
+        (tmp_path / "a").symlink_to("b")
+        (tmp_path / "b").symlink_to("a")
+        self.refused(run_cli("results", "a"), f"{tmp_path}/a: too many levels of symbolic links")
+        self.refused(run_cli("results", "b/log.jsonl"), "b: too many levels of symbolic links")
+
+    @pytest.mark.parametrize("count", [1, 5000])
+    @pytest.mark.parametrize("options", [[], ["-f"]])
+    def test_nowhere_to_print(self, live: Path, run_cli: Run, count: int, options: list[str]) -> None:
+        """Where standard output takes nothing, that ends it, with one line that says so."""
+        write(live, *map(example, range(count)))
+        with open("/dev/full", "w") as full:
+            done = run_cli("results", live, *options, stdout=full)
+        assert done.returncode == 1
+        assert done.stderr == "edge-runner: error: standard output: no space left on device\n"
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -562,6 +594,14 @@ class TestStandardInput:
         writer.start()
         assert seqs(live, pipe) == [1, 2, 3, 4]
         writer.join()
+
+    def test_a_pipe_by_its_number(self, live: Path) -> None:
+        """What a shell makes of <(…) is a link to a pipe, and is read like one."""
+        reader, writer = os.pipe()
+        os.write(writer, write(live, example(1), example(2)).read_bytes())
+        os.close(writer)
+        assert seqs(f"/dev/fd/{reader}") == [1, 2]
+        os.close(reader)
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
@@ -666,6 +706,16 @@ class TestCsv:
         }  # fmt: skip
         assert (rows[3]["area"], rows[3]["source"]) == ("0.5", "a.jpg")
         assert [rows[4][key] for key in ("x", "y", "score", "person")] == ["0.1", "0.2", "0.9", "1"]
+
+    @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1"])
+    def test_no_formulas(self, live: Path, text: str) -> None:
+        """Text from outside that a spreadsheet would compute is marked as text; numbers stay numbers, and other text as it is."""
+        box = Detection(text, 0, 0.5, (-0.25, 0.0, 0.5, 1.0))
+        write(live, replace(example(1, box, found("a=b")), source=text, camera=text, device=text))
+        first, second = csv.DictReader(io.StringIO("\n".join(printed(live, format="csv")), newline=""))
+        assert [first[key] for key in ("label", "source", "camera", "device")] == [f"'{text}"] * 4
+        assert (first["x0"], second["label"]) == ("-0.25", "a=b")
+        assert next(csv.reader([printed(live, format="csv", per="hour")[0]])) == ["hour", "results", f"'{text}", "a=b"]
 
     def test_only_answers_that_match(self, live: Path) -> None:
         """Where answers were asked for, there are rows for those that match alone."""
@@ -894,6 +944,25 @@ class TestFollow:
 
         assert Follower(live, [step]).seqs == [1, 2, 20, 30]
 
+    @pytest.mark.parametrize("pack", [False, True])
+    @pytest.mark.parametrize("count", [1, 3, 5])
+    def test_numbers_begin_anew(self, live: Path, count: int, pack: bool) -> None:
+        """A log that was deleted with all its rotated files, and written and rotated anew, goes on with every line."""
+        for number in (1, 2, 3):
+            write(rotated_path(live, number), example(number))
+        write(live, example(4))
+
+        def step() -> None:
+            for path in live.parent.iterdir():
+                path.unlink()
+            for number in range(1, count + 1):
+                append(live, 10 * number)
+                rotate(live, number, pack=pack)
+            append(live, 98)
+
+        steps = [step, nothing, lambda: rotate(live, count + 1, pack=pack), lambda: append(live, 99), nothing]
+        assert Follower(live, steps).seqs == [1, 2, 3, 4, *range(10, 10 * count + 1, 10), 98, 99]
+
     def test_renamed_by_others(self, live: Path) -> None:
         """It may get any other name as well, or be emptied in its place."""
         write(live, example(1))
@@ -922,11 +991,15 @@ class TestFollow:
 
     @pytest.mark.parametrize("seed", range(20))
     def test_any_course_of_things(self, live: Path, seed: int) -> None:
-        """Whatever is appended, rotated, packed and deleted in between, each line comes once, in order."""
+        """Whatever is appended, rotated, packed, and once in a while deleted as a whole, each line comes once, in order."""
         chance, count, number = random.Random(seed), 0, 0
 
         def some() -> None:
             nonlocal count, number
+            if chance.random() < 0.05:
+                number = 0
+                for path in live.parent.iterdir():
+                    path.unlink()
             for _ in range(chance.randrange(6)):
                 if chance.random() < 0.6 or not live.exists():
                     new = chance.randrange(1, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 
 from edge_runner.output.link import WINDOW, Link
 from edge_runner.output.outbox import Outbox
@@ -13,7 +13,8 @@ from edge_runner.output.spool import Message
 
 WINDOW_BYTES = 1 << 20
 HOLD_S = 30.0  # until what the broker did not let us publish is tried again
-STRIKES, OUT = 3, 5  # losses of the connection at one and the same result: then it is sent alone, and then no more
+STRIKES = 3  # losses of the connection at one result: then it waits until the broker has taken another one
+TRIALS = 2  # losses at it even so, when it was on its way alone: then it is that result's fault
 HEADER_BYTES = 16  # of a packet beside topic and payload
 
 # Reason codes (MQTT 5.0, 2.4).
@@ -37,8 +38,8 @@ class Sender:
         self._denied: set[str] = set()  # topics that the broker did not let us publish on when it was last tried
         self._held: set[str] = set()  # those of them that are not tried just now
         self._hold_until: float | None = None
-        self._suspect = b""  # the result at which the last connections were lost,
-        self._strikes = 0  # and how many of them
+        self._strikes: Counter[bytes] = Counter()  # losses of the connection, by the result that was on its way first
+        self._trials: Counter[bytes] = Counter()
         self._forget()
 
     def _forget(self) -> None:
@@ -48,9 +49,9 @@ class Sender:
         self._largest: int | None = None
         self._flights: dict[int, _Flight] = {}
         self._heard_at = 0.0
-        self._trusted = False  # the broker has acknowledged a result
-        self._apart: Message | None = None  # the suspect, which waits until then
-        self._alone = False  # the suspect is on its way, and nothing else
+        self._trusted = False  # the broker has taken a result
+        self._apart: deque[Message] = deque()  # results that wait until then
+        self._alone = False  # one of those is on its way, and nothing else
 
     @property
     def busy(self) -> bool:
@@ -74,14 +75,17 @@ class Sender:
         Return what may have been the reason, for people, or nothing.
         """
         first = next((flight.result for flight in self._flights.values() if flight.result), None)
-        if lost and first and not self._apart:
-            self._strikes = self._strikes + 1 if first.payload == self._suspect else 1
-            self._suspect = first.payload
-            if self._alone and self._strikes >= OUT:
+        hint = ""
+        if lost and first:
+            self._strikes[first.payload] += 1
+            self._trials[first.payload] += self._alone
+            if self._trials[first.payload] >= TRIALS:
                 self._never(
                     first, f"it ends the connection whenever it gets one of the results ({first.bytes:,} bytes)"
                 )
-        hint = f"; may a result of {first.bytes:,} bytes be too large for it?" if first and self._strikes > 1 else ""
+                hint = "; that result is given up"
+            elif self._strikes[first.payload] > 1:
+                hint = f"; may a result of {first.bytes:,} bytes be too large for it?"
         self._forget()
         self._notices.clear()
         self._box.again()
@@ -110,14 +114,12 @@ class Sender:
         if self._hold_until is not None and time.monotonic() >= self._hold_until:
             if self._flights:
                 return  # they would be sent twice
-            self._held, self._hold_until = set(), None
-            self._apart = None
-            self._box.again()
-        while self._link and not self._alone and (room := self._window - len(self._flights)) > 0:
+            self._try_again()
+        while self._link and (room := self._room) > 0:
             if self._apart and self._trusted:
-                if not self._flights:
-                    self._publish(self._link, self._apart, self._apart)
-                    self._apart, self._alone = None, True
+                message = self._apart.popleft()
+                self._publish(self._link, message, message)
+                self._alone = True
                 return
             size = self._window_bytes - sum(flight.bytes for flight in self._flights.values())
             taken = self._box.take(room, size) if size > 0 and self._box.unsent else []
@@ -125,6 +127,21 @@ class Sender:
                 self._send_result(self._link, message)
             if not taken:
                 return
+
+    def _try_again(self) -> None:
+        """Whatever is held back."""
+        self._hold_until = None
+        self._held = set()
+        self._apart.clear()
+        for payload in self._strikes:
+            self._strikes[payload] = min(self._strikes[payload], STRIKES - 1)
+        self._box.again()
+
+    @property
+    def _room(self) -> int:
+        """How many more results may be on their way. After a loss there is one alone until the broker has taken it."""
+        careful = self._alone or (self._apart if self._trusted else self._strikes)
+        return int(not self._flights) if careful else self._window - len(self._flights)
 
     def acknowledged(self, number: int, code: int, reason: str) -> None:
         """The broker has a message, or says why it does not take it; with QoS 0, it was sent."""
@@ -151,10 +168,10 @@ class Sender:
         if self._too_large(message):
             self._never(message, f"it takes no results that are so large ({message.bytes:,} bytes)")
         elif message.topic in self._held:
-            self._box.pass_over(message)
-        elif self._strikes >= STRIKES and message.payload == self._suspect:
-            self._apart = message
-            self._box.pass_over(message)
+            self._hold_back(message)
+        elif self._strikes[message.payload] >= STRIKES and not self._trusted:
+            self._apart.append(message)
+            self._hold_back(message)
         else:
             self._publish(link, message, message)
 
@@ -168,8 +185,7 @@ class Sender:
     def _taken(self, result: Message) -> None:
         self._box.done(result)
         self._trusted, self._alone = True, False
-        if result.payload == self._suspect:
-            self._suspect, self._strikes = b"", 0
+        self._acquit(result)
         if result.topic in self._denied:
             self._denied.discard(result.topic)
             log.warning("%s: takes results on %s again", self._retry.where, result.topic)
@@ -179,17 +195,25 @@ class Sender:
         why = f"it does not let us publish on {flight.topic} ({reason}); check the access rights{self._who}"
         if flight.result:
             self._retry.say(why, "; such results wait, and it is tried again")
-            self._box.pass_over(flight.result)
+            self._hold_back(flight.result)
             self._denied.add(flight.topic)
             self._held.add(flight.topic)
             self._alone = False
-            if self._hold_until is None:
-                self._hold_until = time.monotonic() + HOLD_S
         else:
             self._retry.say(why)
 
+    def _hold_back(self, result: Message) -> None:
+        self._box.pass_over(result)
+        if self._hold_until is None:
+            self._hold_until = time.monotonic() + HOLD_S
+
+    def _acquit(self, result: Message) -> None:
+        self._strikes.pop(result.payload, None)
+        self._trials.pop(result.payload, None)
+
     def _never(self, result: Message, why: str) -> None:
         self._box.done(result)
+        self._acquit(result)
         self._alone = False
         self.refused += 1
         self._retry.say(why, "; such results are lost")

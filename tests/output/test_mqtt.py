@@ -259,10 +259,14 @@ class TestResults:
             daemon = run(relay)
             daemon.publish(3)
             daemon.publish(1, source="x" * 5000)
-            while not daemon.lost:
+
+            def given_up() -> bool:
                 daemon.publish()
                 daemon.written()
                 time.sleep(0.02)
+                return daemon.lost == 1
+
+            until(given_up)
             until(lambda: not daemon.output._box.waiting)
             assert daemon.lost == 1
             got = seqs([payload for topic, payload in relay.acknowledged if topic == RESULTS])
@@ -273,8 +277,11 @@ class TestResults:
             )
             assert re.search(r"may a result of 5,\d+ bytes be too large for it\?", caplog.text)
 
-    def test_no_result_is_blamed_for_a_bad_link(self, run: Run, mosquitto: Broker, result: Make) -> None:
+    def test_no_result_is_blamed_for_a_bad_link(
+        self, run: Run, mosquitto: Broker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Where the link is lost again and again at one result, and at all others too, none is given up."""
+        monkeypatch.setattr(sender, "HOLD_S", 0.5)
         with tap(mosquitto, old=True, most_bytes=200) as relay:
             daemon = run(relay)
             daemon.publish(5)

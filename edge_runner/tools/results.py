@@ -52,18 +52,20 @@ class Choice:
         """The labels of the answers that match."""
         if not self.by_answer:
             return line.labels()
-        if not self.min_score:
-            return [label for label in line.labels() if label in self.wanted]
-        return [label for label, score in line.scored() if self._matches(label, score)]
-
-    def _matches(self, label: bytes, score: float) -> bool:
-        return score >= self.min_score and (not self.labels or label in self.wanted)
+        wanted, least = self.wanted, self.min_score
+        if not least:
+            return [label for label in line.labels() if label in wanted]
+        return [label for label, score in line.scored() if score >= least and (not wanted or label in wanted)]
 
     def shown(self, line: Line) -> list[Answer]:
         """The answers to be shown of a result that was chosen: those that match; where nothing was asked of them, all."""
         if not self.by_answer:
             return line.answers()
-        return [answer for answer in line.counting() if self._matches(encoded(answer.name), answer.score)]
+        return [
+            answer
+            for answer in line.counting()
+            if answer.score >= self.min_score and (not self.wanted or encoded(answer.name) in self.wanted)
+        ]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from edge_runner.result import Result
 QUIET_S = 60.0  # in which trouble that comes back is said once
 FINISH_S = 2.0  # of the time to the end, for what an output itself still keeps
 GRACE_S = 0.5  # after the end, for one that is just about to be done
+REST_S = 0.004  # after the last one that waited: where hundreds come a second, each wake-up costs the inference as much as the work
 PAUSE_S = 0.01  # of a file that waits for room: by then a few of those that wait have gone
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ class Courier:
                 item = None
             if item is not None:
                 self._write(item)
+                if self._queue.empty():
+                    time.sleep(REST_S)
             elif self._ended_by is not None and self._queue.empty():
                 break
             if item is None or (self.output.due is not None and time.monotonic() >= self.output.due):

@@ -367,9 +367,11 @@ def disconnected() -> None:
     camera = V4l2(V4l2Config(device=CAMERA, **SMALL))
     camera.open()
     stamps(camera, 2)
-    threading.Timer(0.5, control, ["Disconnect"]).start()
+    hand = threading.Timer(0.5, control, ["Disconnect"])
+    hand.start()
     assert refusal(lambda: stamps(camera, 1000)) == f"{CAMERA} (vivid) was unplugged"
     camera.close()
+    hand.join()  # the driver keeps the device away until nobody has it open any more
     camera.open()
     stamps(camera, 2)
     camera.close()

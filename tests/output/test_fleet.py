@@ -214,7 +214,7 @@ def test_from_boards_to_a_table(server: Server, collect: Any, result: Make, tmp_
         listed = server.shell(block("sh", "mosquitto_sub"), MQTT_PASSWORD="c")
         assert sorted(listed.splitlines()) == ["edge-runner/pi-7/status online", "edge-runner/pi-8/status online"]
     offline, seen, missing = (query for query in block("sql", "SELECT").split(";") if query.strip())
-    until(lambda: [device for device, _ in rows(tmp_path, offline)] == ["pi-7", "pi-8"])
+    until(lambda: sorted(device for device, _ in rows(tmp_path, offline)) == ["pi-7", "pi-8"])
     assert sorted(rows(tmp_path, seen)) == [
         ("2026-11-22T13", device, "door", label, count)
         for device, count in (("pi-7", 70), ("pi-8", 10))

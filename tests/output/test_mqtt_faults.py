@@ -240,7 +240,9 @@ class TestBroker:
         source.stop()
         got = set(results_in(relay.acknowledged))
         assert got == set(range(1, len(got) + 1))
-        assert source.lost == source.seq - len(got) >= 100
+        missing = source.seq - len(got)
+        assert 100 <= missing <= source.lost
+        assert source.lost <= missing + 20  # the last acknowledgements may have died with the broker
 
     def test_nothing_piles_up(self, run: Run, mosquitto: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """However often no connection can be made, no more threads and descriptors are held."""

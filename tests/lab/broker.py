@@ -41,6 +41,15 @@ def _mosquitto() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
+def wait_until(within_s: float, what: Callable[[], Any]) -> Any:
+    """Wait until something holds, and return it."""
+    deadline = time.monotonic() + within_s
+    while not (found := what()):
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.01)
+    return found
+
+
 class Broker:
     """A running mosquitto that keeps nothing on disk. Its port stays the same over a restart.
 

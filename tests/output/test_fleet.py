@@ -9,14 +9,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from lab.broker import broker_missing, free_port
+from lab.broker import broker_missing, free_port, wait_until
 
 from edge_runner.config import check
 from edge_runner.output.base import Origin
@@ -33,18 +33,10 @@ pytestmark = [
 Make = Callable[..., Result]
 FLEET = Path(__file__).parents[2] / "docs/fleet.md"
 DEADLINE_S = 60.0
+until = partial(wait_until, DEADLINE_S)
 PASSWORDS = {"pi-7": "p7", "pi-8": "p8", "collector": "c", "homeassistant": "h"}
 SHOT: Any = None
 BOX = (0.0, 0.0, 1.0, 1.0)
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Wait until something holds, and return it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
-    return found
 
 
 def blocks(language: str) -> list[str]:

@@ -7,11 +7,23 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab.broker import Broker, Certificates, Recorder, Tap, broker, broker_missing, certificates, recorder, tap
+from lab.broker import (
+    Broker,
+    Certificates,
+    Recorder,
+    Tap,
+    broker,
+    broker_missing,
+    certificates,
+    recorder,
+    tap,
+    wait_until,
+)
 
 from edge_runner.config import check
 from edge_runner.errors import ConfigError, SettingError
@@ -29,19 +41,11 @@ Make = Callable[..., Result]
 Run = Callable[..., "Daemon"]
 SHOT: Any = None
 DEADLINE_S = 30.0
+until = partial(wait_until, DEADLINE_S)
 RESULTS, CAMERA, STATUS, STATE = (
     f"edge-runner/pi-7/{name}" for name in ("front-door", "front-door/state", "status", "state")
 )
 HEALTHY = {"health": "running", "reasons": [], "temperature": 45.1}
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Wait until something holds, and return it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
-    return found
 
 
 class Daemon:

@@ -15,11 +15,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab.broker import Broker, Tap, broker, broker_missing, tap
+from lab.broker import Broker, Tap, broker, broker_missing, tap, wait_until
 
 from edge_runner.output import outbox, retry
 from edge_runner.output.base import Origin
@@ -33,19 +34,11 @@ Make = Callable[..., Result]
 Run = Callable[..., "Source"]
 SHOT: Any = None
 DEADLINE_S = 60.0
+until = partial(wait_until, DEADLINE_S)
 RESULTS = "edge-runner/pi-7/front-door"
 STATUS = "edge-runner/pi-7/status"
 
 needs_root = pytest.mark.skipif(os.getuid() != 0 or not shutil.which("ip"), reason="needs root, and iproute2")
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """Wait until something holds, and return it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
-    return found
 
 
 class Source:

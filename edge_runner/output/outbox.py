@@ -101,13 +101,6 @@ class Outbox:
             self._bytes -= oldest.bytes
             self._lose(1, "there is no more room in memory for what waits; the oldest results are lost")
 
-    def _idle(self) -> Message | None:
-        """Take out the oldest in memory that is not being sent, and not the newest."""
-        if oldest := next(iter(self._passed), None):
-            del self._passed[oldest], self._sent[oldest]
-            return oldest
-        return self._fresh.popleft() if len(self._fresh) > 1 else None
-
     def take(self, most: int, most_bytes: int) -> list[Message]:
         """The next messages to be sent, in order; at least one where there is one and `most` allows it."""
         taken: list[Message] = []
@@ -194,6 +187,13 @@ class Outbox:
         if not isinstance(error, DamagedError):
             self.spool.close()
             self._disk_fails(error)
+
+    def _idle(self) -> Message | None:
+        """Take out the oldest in memory that is not being sent, and not the newest."""
+        if oldest := next(iter(self._passed), None):
+            del self._passed[oldest], self._sent[oldest]
+            return oldest
+        return self._fresh.popleft() if len(self._fresh) > 1 else None
 
     def _append(self) -> None:
         assert self.spool

@@ -41,6 +41,10 @@ v4l2: ## cameras of Linux's own drivers, in a virtual machine
 power: ## power cuts while outputs write, in a virtual machine
 	scripts/test_power.sh
 
+.PHONY: board
+board: ## a board with systemd, its clock and its power cut, in a virtual machine
+	scripts/test_board.sh
+
 .PHONY: digits
 digits: ## train the digits model anew and build its bundles
 	examples/digits/build.sh
@@ -53,4 +57,4 @@ dist: ## sdist, and the wheel made from it, into dist/
 
 .PHONY: clean
 clean: ## remove what was built and set up
-	rm -rf build dist *.egg-info .demo .venv .venv-test .venv-build .cache
+	rm -rf build dist wheelhouse *.egg-info .demo .venv .venv-test .venv-build .venv-wheels .cache

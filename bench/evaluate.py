@@ -29,15 +29,17 @@ from judges.mean_iou import MeanIoU
 from judges.top_k import TopK
 
 from edge_runner import cli
+from edge_runner.arguments import Parser
 from edge_runner.builder.samples import spread
 from edge_runner.camera.base import CameraConfig, View
 from edge_runner.camera.images import SUFFIXES, ImagesConfig
 from edge_runner.config import Loaded
+from edge_runner.engine import DEFAULT_TASK
 from edge_runner.errors import EXIT_DONE, EXIT_USAGE, CameraError, EdgeRunnerError, OutputError
 from edge_runner.model.bundle import open_model
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.publisher import Publisher
-from edge_runner.pipeline import DEFAULT_TASK, Pipeline, assemble
+from edge_runner.pipeline import Pipeline, assemble
 from edge_runner.service import daemon
 from edge_runner.service.signals import Signals
 from edge_runner.settings import Settings
@@ -287,7 +289,7 @@ def _positive(text: str) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.Parser(prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", required=True, type=Path, metavar="FILE", help="the configuration, such as camera.yaml"
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union
 
-from edge_runner.errors import ConfigError, EdgeRunnerError
+from edge_runner.errors import ConfigError, EdgeRunnerError, SettingError
 from edge_runner.fields import (
     Check,
     InputPath,
@@ -118,7 +118,14 @@ def _mapping(reader: _Reader, cls: type[Any], node: Node, key: str, *, variants:
         if required and name not in node.value:
             path = f"{key}.{name}" if key else name
             reader.problem(node.place, f"{path}: missing; allowed: {describe(hints[name])}")
-    return cls(**values) if len(reader.problems) == before else None
+    if len(reader.problems) > before:
+        return None
+    try:
+        return cls(**values)
+    except SettingError as error:  # its keys do not go together
+        path = f"{key}.{error.key}" if key else str(error.key)
+        reader.problem(reader.places.get(path, node.place), f"{path}: {error}")
+        return None
 
 
 def _unknown(reader: _Reader, node: Node, name: str, path: str, known: list[str], variants: Variants | None) -> None:

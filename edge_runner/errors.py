@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: no frame came
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: a restart would not help
+
+
+class Reason(NamedTuple):
+    """Why it does not go as it should, though it goes on: a `code` for programs, such as camera_stalled, and `words` for people."""
+
+    code: str
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.words}"
 
 
 class EdgeRunnerError(Exception):
@@ -90,3 +101,20 @@ class OutputError(EdgeRunnerError, OSError):
     def __init__(self, message: str, *, key: str | None = None, lost: int = 1) -> None:
         super().__init__(message, key=key)
         self.lost = lost
+
+
+class StoreError(EdgeRunnerError, OSError):
+    """The store of models cannot be changed, or what is to go into it cannot be had."""
+
+
+class NoWayBackError(EdgeRunnerError, RuntimeError):
+    """What was to be replaced cannot go on either: only a new start helps."""
+
+
+@contextmanager
+def noted(errors: list[EdgeRunnerError]) -> Iterator[None]:
+    """Put what is raised into the list, each of several by itself, and go on."""
+    try:
+        yield
+    except EdgeRunnerError as error:
+        errors += error.errors if isinstance(error, Several) else [error]

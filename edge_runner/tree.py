@@ -103,10 +103,32 @@ def read_tree(problems: Problems, path: Path, sets: Sequence[str], *, variables:
         root = _with_set(problems, root, assignment)
     if variables:
         env_file = path.with_suffix(".env")
-        found = _environment(problems, env_file)
+        found = {**_variables(problems, env_file), **os.environ}
         root = _expanded(root, found, env_file)
         problems.secrets = {found[name]: f"${{{name}}}" for name in _names(root) if found.get(name)}
     return root
+
+
+class Followed:
+    """Variables of FILE.env that stand in the environment as well, where systemd put them: when the file changes, they follow."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.with_suffix(".env")
+        self._seen = {name: value for name, value in self._now().items() if os.environ.get(name) == value}
+
+    def follow(self) -> None:
+        now = self._now()
+        for name in self._seen:
+            if name in now:
+                os.environ[name] = now[name]
+            else:
+                os.environ.pop(name, None)
+
+    def _now(self) -> dict[str, str]:
+        try:
+            return _variables(Problems(), self._file)
+        except ConfigError:  # whoever reads the configuration is told
+            return {}
 
 
 def plain_tree(problems: Problems, values: Mapping[str, Any], file: str) -> Node:
@@ -256,8 +278,8 @@ def _placed(node: Node, path: list[str], value: Node) -> Node:
     return Node(place, below)
 
 
-def _environment(problems: Problems, beside: Path) -> dict[str, str]:
-    """The variables: those of the file `beside`, with the process's own before them."""
+def _variables(problems: Problems, beside: Path) -> dict[str, str]:
+    """Those of the file `beside`."""
     found: dict[str, str] = {}
     for number, line in enumerate(_env_lines(problems, beside), 1):
         match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
@@ -267,7 +289,7 @@ def _environment(problems: Problems, beside: Path) -> dict[str, str]:
             found[match[1]] = value[1:-1] if quoted else value
         elif line.strip() and not line.lstrip().startswith("#"):
             problems.problem(Place(str(beside), number, beside.parent), "not NAME=VALUE, a comment or an empty line")
-    return {**found, **os.environ}
+    return found
 
 
 def _env_lines(problems: Problems, path: Path) -> list[str]:

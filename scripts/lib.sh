@@ -15,8 +15,8 @@ die() {
 find_python() {
     local candidate
     for candidate in ${EDGE_RUNNER_PYTHON:-$(printf 'python%s ' "$@")}; do
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
-            "$candidate" -c 'import sys; print(sys.executable)'
+        if "$candidate" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
+            "$candidate" -I -c 'import sys; print(sys.executable)'
             return
         fi
     done
@@ -84,4 +84,20 @@ mqtt_broker() {
     if [ "${missing[0]}" = mosquitto ]; then # as a service, Debian starts it at once; the tests start their own
         { service mosquitto stop && update-rc.d mosquitto disable; } >/dev/null 2>&1 || true
     fi
+}
+
+# containers: what the tests with a real systemd boot it in. Where it cannot be had, those tests are skipped.
+containers() {
+    local each missing=()
+    for each in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap; do
+        command -v "${each%:*}" >/dev/null || missing+=("${each#*:}")
+    done
+    [ ${#missing[@]} != 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "the tests with a real systemd are skipped; they need root, and on Debian: sudo apt install ${missing[*]}"
+        return 0
+    fi
+    say "installing what boots a container, for the tests …"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 ||
+        say "the tests with a real systemd are skipped: apt-get could not install ${missing[*]}"
 }

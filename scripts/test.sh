@@ -13,7 +13,8 @@ cd "$ROOT"
 board_env .venv-test "[test]"
 rtsp_server
 mqtt_broker
-.venv-test/bin/python -m pytest -m "not builder" -n auto "$@"
+containers
+.venv-test/bin/python -m pytest -m "not builder" -n auto --dist loadgroup "$@"
 if ! $board_only; then
     builder_env "[build,test]"
     .venv-build/bin/python -m pytest -m builder -n auto "$@"

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from shrink import Shrink
 
+from edge_runner import engine as engines
 from edge_runner import pipeline as path_of_frames
 from edge_runner.camera.base import Camera
 from edge_runner.camera.feed import Feed, ThreadFeed, make_feed
@@ -40,7 +41,8 @@ TIMEOUT_S = 60
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """Ctrl-C is what it is in a terminal, though a shell that runs the tests in the background lets them ignore it."""
+    """Signals are what they are in a terminal, though a shell in the background, or nohup, has the tests ignore some."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -112,8 +114,8 @@ def configure(tmp_path: Path) -> Callable[..., Path]:
 
 
 @functools.cache
-def _engine(settings: Any) -> path_of_frames.Engine:
-    return path_of_frames.build_engine(settings.value)
+def _engine(settings: Any) -> engines.Engine:
+    return engines.build_engine(settings.value)
 
 
 class _SameModel:

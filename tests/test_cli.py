@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edge_runner import __version__, cli
+from edge_runner import __version__, arguments, cli
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,6 +28,7 @@ VERBS = {
     "doctor": "tools/test_doctor.py",
     "init": "tools/test_init.py",
     "inspect": "tools/test_inspect.py",
+    "model": "tools/test_models.py",
     "results": "tools/test_results.py",
 }
 
@@ -72,12 +73,12 @@ class TestHelp:
 
     def test_examples_can_be_parsed(self) -> None:
         """Every example of `--help` is a command that is understood."""
-        examples = re.findall(r"^  edge-runner (.*?)(?:   .*)?$", cli.EXAMPLES, re.MULTILINE)
+        examples = re.findall(r"^  edge-runner (.*?)(?:   .*)?$", arguments.EXAMPLES, re.MULTILINE)
         assert len(examples) >= 5
         for example in examples:
             words = example.split()
             words = words if words[0] in VERBS else ["run", *words]
-            assert callable(cli._parser().parse_args(words).verb)
+            assert callable(arguments.parser(cli.VERBS).parse_args(words).verb)
 
     def test_version(self, run_cli: Run) -> None:
         """`--version` says the package's version."""
@@ -230,7 +231,7 @@ class TestFailures:
         def broken(_: object) -> int:
             raise ZeroDivisionError("two\nlines")
 
-        monkeypatch.setattr(cli, "_check", broken)
+        monkeypatch.setitem(cli.VERBS, "check", broken)
         code = cli.main(["check", "--config", str(configure())])
         done = subprocess.CompletedProcess([], code, *capsys.readouterr())
         assert failed(done, 1) == "unexpected ZeroDivisionError: two lines; run it with --debug for the traceback"
@@ -266,8 +267,8 @@ def test_secrets_stay_secret(run_cli: Run, configure: Any, tmp_path: Path) -> No
     """What a variable held is not in any message, with --debug neither."""
     (tmp_path / "camera.env").write_text("SECRET=swordfish\n")
     path = configure(camera={"type": "pattern", "fps": "${SECRET}"}, device="${SECRET}")
-    for arguments in (["run"], ["check", "--debug"]):
-        done = run_cli(*arguments, "--config", path)
+    for words in (["run"], ["check", "--debug"]):
+        done = run_cli(*words, "--config", path)
         assert done.returncode == 78
         assert "camera.fps: got '${SECRET}'" in done.stderr
         assert "swordfish" not in done.stderr + done.stdout

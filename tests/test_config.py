@@ -28,6 +28,7 @@ from edge_runner.fields import (
     describe,
 )
 from edge_runner.model.bundle import Manifest
+from edge_runner.tree import Followed
 
 SECRET = "hunter2"
 
@@ -419,7 +420,7 @@ def test_a_file_that_cannot_be_read_is_named(folder):
         assert caught.value.problems == (f"{name}: {why}",)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(st.text(max_size=80))
 @example("a: !!binary x")
 @example("- ? x")
@@ -452,7 +453,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*Toy.__dataclass_fields__, "tpye"]),
@@ -771,3 +772,17 @@ def test_later_mistakes_are_put_in_their_place(folder, key, line):
 def test_types_are_described_in_words(hint, words):
     """What a message says is allowed reads as a sentence's end."""
     assert describe(hint).startswith(words)
+
+
+def test_variables_follow_the_file(folder, env_file, monkeypatch):
+    """What systemd took from the file into the environment follows the file when it changes; what was set otherwise stays."""
+    env_file("TOKEN=old\nGONE=here\nOWN=file\n")
+    for name, value in (("TOKEN", "old"), ("GONE", "here"), ("OWN", "another")):
+        monkeypatch.setenv(name, value)
+    followed = Followed(Path("toy.yaml"))
+    env_file("TOKEN=new\nOWN=changed\n")
+    followed.follow()
+    assert (os.environ["TOKEN"], os.environ.get("GONE"), os.environ["OWN"]) == ("new", None, "another")
+    env_file("TOKEN=newer\nGONE=back\n")
+    followed.follow()
+    assert (os.environ["TOKEN"], os.environ.get("GONE")) == ("newer", "back")

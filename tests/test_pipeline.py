@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def fitted(pipeline: Pipeline, *outputs: Kept) -> Pipeline:
         pipeline.engine,
         pipeline.feeds,
         Publisher({f"outputs.{n}": o for n, o in enumerate(outputs)}),
-        lambda: True,
+        Board(lambda: True),
     )
 
 
@@ -165,13 +166,16 @@ class TestState:
             settle(pipeline.publisher)
             degraded = pipeline.state()
         assert degraded["health"] == "degraded"
-        assert degraded["reasons"] == ["cameras.gate: no new frame for 10 s", "outputs.0: the cable was cut"]
+        assert degraded["reasons"] == [
+            "camera_lost: cameras.gate: no new frame for 10 s",
+            "output_failing: outputs.0: the cable was cut",
+        ]
         assert degraded["lost"] == 1
 
     def test_what_outputs_are_told(self, configure: Any) -> None:
         """Before the first result an output knows the device, the cameras, the task and its labels, and can ask for the state."""
         config = configure(device="pi-7", camera={"type": "pattern", "name": "door"}, task={"deny": ["red"]})
-        board = Board(lambda: True, lambda: 51.5)
+        board = Board(lambda: True, lambda state: {**state, "clock": "synced", "temperature": 51.5})
         origin = assemble_whole(load_settings(config), board).publisher.origin
         assert (origin.device, origin.cameras, origin.task) == ("pi-7", ("door",), "classify")
         assert origin.labels == ("green", "blue")
@@ -272,6 +276,108 @@ class TestOpening:
             pass
         assert caught.value.key == "outputs.1.host"
         assert (one.opened, one.closed) == (1, 1)
+
+
+class TestTakingOver:
+    """A pipeline that takes the place of another one that runs, between two frames."""
+
+    CAMERA: ClassVar = {"type": "pattern", "width": 64, "height": 48, "fps": 100}
+    JSONL: ClassVar = {"type": "jsonl", "path": "out.jsonl"}
+
+    def after(self, before: Pipeline, path: Path, **options: Any) -> Pipeline:
+        return assemble_whole(load_settings(path), before.board, before=before, **options)
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_all_the_same(self, configure: Any) -> None:
+        """Nothing is made anew, nor opened: model, cameras and outputs are the very same."""
+        path = configure(camera=self.CAMERA, outputs=[self.JSONL])
+        with assemble_whole(load_settings(path)) as before:
+            before.counts.results["camera"] = 7
+            after = self.after(before, path)
+            assert before.board.pipeline is before
+            after.take_over(before)
+            assert after.board.pipeline is after
+            assert after.engine.interpreter is before.engine.interpreter
+            assert list(after.feeds.values()) == list(before.feeds.values())
+            assert after.publisher.outputs == before.publisher.outputs
+            assert (after.counts, after.publisher.run) == (before.counts, before.publisher.run)
+        assert before.feeds["camera"] is after.feeds["camera"]
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_cameras_come_and_go(self, configure: Any, colours: Path) -> None:
+        """A camera of the same settings stays open, also under another key; the others are closed, and new ones opened."""
+        path = configure(camera=None, cameras={"stays": self.CAMERA, "goes": self.CAMERA}, outputs=[self.JSONL])
+        first = assemble_whole(load_settings(path)).__enter__()
+        second = self.after(first, configure(camera={**self.CAMERA, "name": "stays"}, outputs=[self.JSONL]))
+        second.take_over(first)
+        assert second.feeds == {"camera": first.feeds["cameras.stays"]}
+        assert not hasattr(first.feeds["cameras.goes"], "_block")  # what it is like where it is closed
+        new = {"type": "images", "path": "colours"}
+        path = configure(camera=None, cameras={"new": new, "stays": self.CAMERA}, outputs=[self.JSONL])
+        third = self.after(second, path)
+        third.take_over(second)
+        assert third.feeds["cameras.stays"] is second.feeds["camera"]
+        assert "camera-new" in {thread.name for thread in threading.enumerate()}
+        third.__exit__()
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_another_model(self, configure: Any) -> None:
+        """A model is loaded beside the one that runs, which is not touched; the camera stays open."""
+        path = configure(camera=self.CAMERA, outputs=[self.JSONL])
+        before = assemble_whole(load_settings(path)).__enter__()
+        after = self.after(before, configure(camera=self.CAMERA, model=LOGITS, outputs=[self.JSONL]))
+        assert before.engine.interpreter.loaded
+        assert (before.engine.model.name, after.engine.model.name) == ("colour", "logits")
+        assert after.engine.interpreter is not before.engine.interpreter
+        after.take_over(before)
+        assert after.feeds["camera"] is before.feeds["camera"]
+        after.step(shot((1, 0, 0)))
+        after.__exit__()
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_output_that_does_not_open(self, configure: Any, tmp_path: Path) -> None:
+        """Then everything is as it was: cameras and outputs of the one that runs go on."""
+        path = configure(camera=self.CAMERA, outputs=[self.JSONL])
+        with assemble_whole(load_settings(path)) as before, (tmp_path / "locked.jsonl").open("w") as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX)
+            path = configure(camera={**self.CAMERA, "fps": 50}, outputs=[{**self.JSONL, "path": "locked.jsonl"}])
+            after = self.after(before, path)
+            with pytest.raises(SettingError) as caught:
+                after.take_over(before)
+            assert caught.value.key == "outputs.0.path"
+            assert before.board.pipeline is before
+            before.step(shot((1, 0, 0)))
+            settle(before.publisher)
+            assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
+            assert before.feeds["camera"].sources()
+
+    @pytest.mark.usefixtures("nothing_left")
+    def test_a_version_that_is_refused(self, configure: Any) -> None:
+        """The model that runs takes the place of one that does not come up, and the state says so; later it may be well again."""
+        path = configure(camera=self.CAMERA, outputs=[self.JSONL])
+        before = assemble_whole(load_settings(path)).__enter__()
+        after = self.after(before, path, refused="it killed its process")
+        after.take_over(before)
+        assert after.engine.interpreter is before.engine.interpreter
+        assert after.state()["reasons"] == ["model_fallback: it killed its process; colour 4a18c375 runs instead"]
+        again = self.after(after, path)
+        again.take_over(after)
+        assert again.state()["reasons"] == []
+        again.__exit__()
+
+    def test_refused_and_nothing_before(self, configure: Any) -> None:
+        """At the start there has to be an installed version to go back to."""
+        with pytest.raises(ModelError, match="it killed its process"):
+            assemble_whole(load_settings(configure()), refused="it killed its process")
+
+
+@pytest.mark.parametrize("kind", ["lost", "stalled", "frozen"])
+def test_reasons_of_cameras(assemble: Assemble, configure: Any, kind: Any) -> None:
+    """Programs are told apart why there is no frame."""
+    pipeline = assemble(configure())
+    feed = pipeline.feeds["camera"]
+    feed.trouble, feed.kind = "no frame", kind
+    assert pipeline.reasons() == [(f"camera_{kind}", "camera: no frame")]
 
 
 class TestAssembling:

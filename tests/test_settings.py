@@ -133,6 +133,20 @@ outputs:
 
 
 @pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("{runtime: auto}", "1: model.path: missing; allowed: a file or folder that is there, or `name`"),
+        ("{path: m.tflite, name: m}", "1: model.name: given beside `path`; leave one of them out"),
+        ("{name: a/b}", "1: model.name: got 'a/b'; allowed: letters, digits"),
+    ],
+)
+def test_keys_that_do_not_go_together(model: str, told: str) -> None:
+    """That a model has a path and a name, or neither, is a mistake of its line among all others."""
+    found = mistakes(f"model: {model}\ncamera: {{type: pattern, widht: 5}}\n")
+    assert [found[0].startswith(told), found[1].startswith("2: camera.widht")] == [True, True], found
+
+
+@pytest.mark.parametrize(
     ("text", "line"),
     [
         (

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from edge_runner.camera.process import signal_name
 from edge_runner.camera.shared import Block
-from edge_runner.camera.worker import MESSAGE_BYTES, Order
+from edge_runner.camera.worker import MESSAGE_BYTES, REFIT, Order
+from edge_runner.frame import Prepare
+from edge_runner.process import signal_name
 
 # With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
 WORKER = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.camera import worker; worker.main()"
@@ -68,6 +69,10 @@ class Child:
     def say(self, message: bytes) -> None:
         with suppress(ConnectionError):  # it has gone; the end of its socket says so as well
             self._link.send(message)
+
+    def refit(self, prepare: Prepare) -> None:
+        """From now on frames are prepared in another way."""
+        self.say(REFIT + pickle.dumps(prepare))
 
     def messages(self) -> Iterator[dict[str, Any]]:
         """What has come from it; `talks` is false after the last."""

@@ -8,7 +8,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from queue import SimpleQueue
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SLOTS_AHEAD = 4  # of a file
 JOIN_TIMEOUT_S = 5.0
+Kind = Literal["lost", "stalled", "frozen"]
 
 
 class Feed(ABC):
@@ -36,6 +37,12 @@ class Feed(ABC):
         self.name = str(config.name)
         self.trouble: str | None = None
         """Why there is no frame; None while all is well."""
+        self.kind: Kind = "lost"
+        """Of the trouble."""
+        self.exact = False
+        """Whether a shot's picture is to be the whole frame always."""
+        self.ended = False
+        """Whether its last shot was taken."""
 
     live: bool
     """Whether frames are dropped to stay fresh."""
@@ -90,6 +97,10 @@ class Feed(ABC):
     def release(self, shot: Shot) -> None:
         """Give a shot's slot back: its arrays will be written again."""
 
+    def refit(self, prepare: Prepare) -> None:
+        """Prepare frames for another model from now on; the camera stays open. A live one can; a shot from before is void."""
+        raise NotImplementedError(f"{self.name} is a file, which is read ahead")
+
 
 def make_feed(config: CameraConfig, prepare: Prepare, *, exact: bool = False) -> Feed:
     """The feed of a camera, by its type. With `exact`, a shot's picture is always the whole frame."""
@@ -116,6 +127,7 @@ class ThreadFeed(Feed):
         return self.camera.skipped
 
     def __enter__(self) -> ThreadFeed:
+        self.ended = False
         self._idle = list(self._slots)
         self._wanted: SimpleQueue[Slot | None] = SimpleQueue()
         self._done: SimpleQueue[Shot | Exception | None] = SimpleQueue()
@@ -158,6 +170,7 @@ class ThreadFeed(Feed):
         item = self._done.get()
         if isinstance(item, Exception):
             raise item
+        self.ended = item is None
         return item
 
     def release(self, shot: Shot) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from edge_runner.camera.base import LiveConfig, Retry, without_credentials
 from edge_runner.camera.child import GRACE_S, Child
-from edge_runner.camera.feed import Feed
+from edge_runner.camera.feed import Feed, Kind
 from edge_runner.camera.shared import Block
 from edge_runner.camera.worker import WANT, WANT_EXACT, Order
 from edge_runner.frame import Geometry, Prepare, Shot, Stamp
@@ -50,7 +50,7 @@ class LiveFeed(Feed):
         super().__init__(config)
         self.config: LiveConfig = config
         self.exact = exact
-        self._prepare = prepare
+        self._prepare, self._fit = prepare, 0
         self._asked_at: float | None = None
         self._shot: Shot | None = None
         self._forget_frame()
@@ -124,6 +124,13 @@ class LiveFeed(Feed):
         shot.dropped = self._numbers.skipped(shot.stamp.number)
         return shot
 
+    def refit(self, prepare: Prepare) -> None:
+        self._prepare, self._fit = prepare, self._fit + 1
+        self._block.refit(prepare.shape, prepare.dtype)
+        self._forget_frame()
+        if self._child:
+            self._child.refit(prepare)
+
     def release(self, shot: Shot) -> None:
         """There is one slot, and it is written when a frame is wanted."""
 
@@ -143,8 +150,11 @@ class LiveFeed(Feed):
         self._stuck = False
         self._add_up()
         try:
-            self._child = Child(Order(self._again, self._prepare, os.getpid(), logging.getLogger().level), self._block)
+            self._child = Child(
+                Order(self._again, self._prepare, self._fit, os.getpid(), logging.getLogger().level), self._block
+            )
         except OSError as error:
+            self.kind = "lost"
             self._lose(f"its process cannot be started: {(error.strerror or str(error)).lower()}", 0.0)
 
     def _listen(self, child: Child) -> None:
@@ -153,10 +163,16 @@ class LiveFeed(Feed):
                 self._take_in(child, message)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             child.failed = f"its process says what cannot be used ({type(error).__name__})"
-        trouble = child.failed or (self._overdue(child) if child.talks else child.fate())
+        kind, trouble = self._trouble(child)
         if trouble:
+            self.kind = kind
             child.end(kill=not child.failed)
             self._lose(trouble, time.monotonic() - child.flowing_since if child.flowing_since else 0.0)
+
+    def _trouble(self, child: Child) -> tuple[Kind, str | None]:
+        if child.failed:
+            return "lost", child.failed
+        return self._overdue(child) if child.talks else ("lost", child.fate())
 
     def _await_end(self, child: Child) -> float:
         """When to look again whether a worker that was ended has gone: another one would meet the same driver in the same state."""
@@ -174,7 +190,7 @@ class LiveFeed(Feed):
             self._offered = True
         elif "begun" in message:
             child.begun_at = time.monotonic()
-        elif "shot" in message:
+        elif "shot" in message and message["shot"]["fit"] == self._fit:
             self._shot, self._offered, self._asked_at = self._received(message["shot"]), False, None
             self._recover(child)
             self._notice_spoilt()
@@ -202,26 +218,29 @@ class LiveFeed(Feed):
             timing_ms=shot["timing_ms"],
         )
 
-    def _overdue(self, child: Child) -> str | None:
+    def _overdue(self, child: Child) -> tuple[Kind, str | None]:
         """What the clock says against this worker. A camera that says nothing, or again and again the same, has been lost."""
         config, figures, now = self.config, self._block.figures, time.monotonic()
         if child.begun_at is None:
-            return f"its process has not begun within {IMPORT_S:g} s" if now - child.started_at > IMPORT_S else None
+            late = now - child.started_at > IMPORT_S
+            return "lost", f"its process has not begun within {IMPORT_S:g} s" if late else None
         stall_s = max(config.stall_timeout, 2 / getattr(config, "fps", math.inf))
         if not figures.frames:
             self._heard_at = now  # there was nothing to offer
             patience_s = max(config.start_timeout, stall_s)
-            return f"no frame within {patience_s:g} s of opening it" if now - child.begun_at > patience_s else None
+            late = now - child.begun_at > patience_s
+            return "stalled", f"no frame within {patience_s:g} s of opening it" if late else None
         newest, changed = figures.newest_ns / 1e9, figures.changed_ns / 1e9
         if now - newest > stall_s:
-            return f"no new frame for {stall_s:g} s (camera.stall_timeout)"
+            return "stalled", f"no new frame for {stall_s:g} s (camera.stall_timeout)"
         if self._asked_at and now - self._asked_at > stall_s:
-            return f"frames come, but for {stall_s:g} s none could be decoded"
+            return "stalled", f"frames come, but for {stall_s:g} s none could be decoded"
         if not (self._offered or self._asked_at or self._shot) and now - self._heard_at > stall_s:
-            return f"frames come, but for {stall_s:g} s its process has offered none"
+            return "stalled", f"frames come, but for {stall_s:g} s its process has offered none"
         if config.freeze_timeout and changed and newest - changed > config.freeze_timeout:
-            return f"the picture has not changed for {config.freeze_timeout:g} s (camera.freeze_timeout; 0 allows it)"
-        return None
+            said = f"the picture has not changed for {config.freeze_timeout:g} s (camera.freeze_timeout; 0 allows it)"
+            return "frozen", said
+        return "lost", None
 
     def _notice_spoilt(self) -> None:
         """Say once of each kind of spoilt frames that there are some; how many stands in `spoilt`."""

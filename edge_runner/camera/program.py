@@ -25,9 +25,9 @@ from typing import Any
 from edge_runner.camera.base import Camera, without_credentials
 from edge_runner.camera.mjpeg import Splitter
 from edge_runner.camera.pixels import Layout, RawFrame
-from edge_runner.camera.process import die_with_parent, signal_name
 from edge_runner.errors import CameraError
 from edge_runner.frame import Stamp
+from edge_runner.process import die_with_parent, signal_name
 
 log = logging.getLogger(__name__)
 

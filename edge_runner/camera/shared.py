@@ -52,17 +52,25 @@ class Figures:
 
 
 class Block:
-    """`input` has the model's shape and dtype; the frame's memory only grows, and no further than to `MAX_FRAME_BYTES`."""
+    """`input` has the model's shape and dtype; its memory only grows, as the frame's does, which ends at `MAX_FRAME_BYTES`."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], descriptors: Sequence[int] = ()) -> None:
         """Make the memory; or, given `descriptors` of one that was made, use that."""
+        self.descriptors = list(descriptors) or [_make("edge-runner-input", 0), _make("edge-runner-frame", 0)]
+        self._frame: mmap.mmap | None = None
+        self.input: Tensor
+        memory = self.refit(shape, dtype)
+        self.figures = Figures(np.frombuffer(memory, np.int64, len(FIGURES)))
+
+    def refit(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> mmap.mmap:
+        """Give `input` another shape and dtype. The figures stay where they are."""
         count = int(np.prod(shape))
         size = FIGURES_BYTES + count * dtype.itemsize
-        self.descriptors = list(descriptors) or [_make("edge-runner-input", size), _make("edge-runner-frame", 0)]
+        if os.fstat(self.descriptors[0]).st_size < size:
+            os.ftruncate(self.descriptors[0], size)
         memory = mmap.mmap(self.descriptors[0], size)
-        self.figures = Figures(np.frombuffer(memory, np.int64, len(FIGURES)))
-        self.input: Tensor = np.frombuffer(memory, dtype, count, FIGURES_BYTES).reshape(shape)
-        self._frame: mmap.mmap | None = None
+        self.input = np.frombuffer(memory, dtype, count, FIGURES_BYTES).reshape(shape)
+        return memory
 
     def picture(self, shape: tuple[int, int, int]) -> Picture:
         """The frame's memory as a picture of this shape. Raise CameraError where it would be too large."""

@@ -28,14 +28,15 @@ from edge_runner.camera import CAMERAS
 from edge_runner.camera.base import Camera, CameraConfig, Grab
 from edge_runner.camera.develop import Developed, Developer, Slot
 from edge_runner.camera.pixels import black
-from edge_runner.camera.process import die_with_parent, keep_memory
 from edge_runner.camera.shared import Block
 from edge_runner.errors import EdgeRunnerError
 from edge_runner.fields import load
 from edge_runner.frame import Prepare
+from edge_runner.process import die_with_parent, keep_memory
 
 MESSAGE_BYTES = 1 << 18
 WANT, WANT_EXACT = b"want", b"exact"
+REFIT = b"refit "  # and a pickled Prepare: frames are for another model from now on
 SAMPLE_NS = 10**9  # between two looks whether the picture still changes
 TICK_S = 1.0
 STDERR_BYTES = 1 << 16  # of what libraries write there, before it is thrown away
@@ -47,10 +48,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What a worker is started with. `parent` is the daemon's process id."""
+    """What a worker is started with. `parent` is the daemon's process id, `fit` numbers what its frames are prepared for."""
 
     config: CameraConfig
     prepare: Prepare
+    fit: int
     parent: int
     level: int
 
@@ -69,7 +71,7 @@ def main() -> None:
     try:
         block = Block(order.prepare.shape, order.prepare.dtype, [int(argument) for argument in sys.argv[2:4]])
         camera: Camera = load(CAMERAS[order.config.type])(order.config)
-        Worker(link, camera, Developer(order.config, order.prepare), block).run()
+        Worker(link, camera, Developer(order.config, order.prepare), block, order.fit).run()
     except EdgeRunnerError as error:
         _say(link, failed=str(error)[:TEXT_CHARACTERS])
     except Exception as error:
@@ -80,8 +82,8 @@ def main() -> None:
 class Worker:
     """One open camera."""
 
-    def __init__(self, link: socket.socket, camera: Camera, develop: Developer, block: Block) -> None:
-        self._link, self._camera, self._develop, self._block = link, camera, develop, block
+    def __init__(self, link: socket.socket, camera: Camera, develop: Developer, block: Block, fit: int) -> None:
+        self._link, self._camera, self._develop, self._block, self._fit = link, camera, develop, block, fit
         self._slot = Slot(0, block.input)
         self._lock = threading.Lock()  # over the three below
         self._newest: Grab | None = None
@@ -116,7 +118,10 @@ class Worker:
                 message = self._link.recv(MESSAGE_BYTES)
                 if not message:
                     return
-                self._want(message)
+                if message.startswith(REFIT):
+                    self._refit(pickle.loads(message.removeprefix(REFIT)))
+                else:
+                    self._want(message)
             if self._ended is not None:
                 raise self._ended if isinstance(self._ended, Exception) else EdgeRunnerError(self._ended)
             self._answer()
@@ -137,6 +142,16 @@ class Worker:
         self._camera.due_ns = 0
         with self._lock:
             self._wanted = message
+
+    def _refit(self, prepare: Prepare) -> None:
+        """What was wanted before is not any more; the camera notices nothing."""
+        self._block.refit(prepare.shape, prepare.dtype)
+        self._slot.input = self._block.input
+        self._develop = Developer(self._camera.config, prepare)
+        self._fit += 1
+        with self._lock:
+            self._wanted, self._offered = None, False
+        self._offer()
 
     def _answer(self) -> None:
         """Develop the newest frame, if one is wanted and there is one."""
@@ -172,6 +187,7 @@ class Worker:
         _say(
             self._link,
             shot={
+                "fit": self._fit,
                 "stamp": [stamp.number, stamp.monotonic_ns, stamp.time_ns],
                 "shape": developed.picture.shape,
                 "geometry": astuple(developed.geometry),

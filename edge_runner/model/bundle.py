@@ -9,14 +9,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from edge_runner import config
-from edge_runner.errors import ConfigError, ModelError, SettingError
+from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, SettingError, Several
 from edge_runner.fields import InputPath, Length, Range
 from edge_runner.frame import TensorSpec
 from edge_runner.model.flatbuffer import Graph, read_graph
@@ -25,6 +25,7 @@ from edge_runner.model.interpreter import Interpreter, Runtime, RuntimeName
 from edge_runner.model.labels import embedded_labels, read_labels
 from edge_runner.model.preprocess import Recipe
 from edge_runner.model.probe import probe
+from edge_runner.model.store import NAME, NAME_ALLOWED, Store
 from edge_runner.model.structure import check_structure
 
 FORMAT = 1
@@ -39,15 +40,29 @@ NO_DIGEST = "0" * 64
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The configuration's `model`. `path` is a bundle's folder or a bare .tflite file, `input_shape` of one that leaves it open."""
+    """The configuration's `model`. `path` is a bundle's folder or a bare .tflite file, `input_shape` of one that leaves it open.
 
-    path: Annotated[Path, InputPath("file or folder")]
+    Instead of `path`, `name` is an installed model's, of which the active version runs.
+    """
+
+    path: Annotated[Path, InputPath("file or folder")] | None = None
+    name: str | None = None
     labels: Annotated[Path, InputPath("file")] | None = None
     sha256: str | None = None
     runtime: Literal["auto"] | RuntimeName = "auto"
     threads: Literal["auto"] | Annotated[int, Range(1)] = "auto"
     input_shape: Annotated[tuple[Annotated[int, Range(1)], ...], Length(1)] | None = None
     check_goldens: bool = True
+
+    def __post_init__(self) -> None:
+        if self.path and self.name is not None:
+            raise SettingError("given beside `path`; leave one of them out", key="name")
+        if not self.path and self.name is None:
+            raise SettingError(
+                "missing; allowed: a file or folder that is there, or `name`, an installed model's", key="path"
+            )
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise SettingError(f"got '{self.name}'; allowed: {NAME_ALLOWED}", key="name")
 
 
 @dataclass(frozen=True)
@@ -113,19 +128,22 @@ class Model:
 
 
 def open_model(settings: ModelConfig) -> Model:
-    """Read a bundle or a bare file; raise ModelError where a hash is wrong or it is no model at all."""
-    if settings.path.is_dir():
-        return _open_bundle(settings)
-    content = _read(settings.path)
-    _check_sha256(settings, content)
-    graph = _graph(settings.path, content, vouched=False)
-    embedded = None if settings.labels else embedded_labels(content)
-    labels = read_labels(settings.labels) if settings.labels else embedded
-    source = str(settings.labels or f"the metadata of {settings.path}") if labels else "nothing"
-    version = sha256_of(content)[:VERSION_DIGITS]
-    return Model(
-        settings.path.stem, version, settings.path, content, graph, labels, source, input_shape=settings.input_shape
-    )
+    """Read a bundle, an installed one too, or a bare file; raise ModelError where a hash is wrong or it is no model at all."""
+    with named(settings):
+        path = settings.path or _active(str(settings.name))
+        return _open_bundle(path, settings) if path.is_dir() else _open_file(path, settings)
+
+
+@contextmanager
+def named(settings: ModelConfig) -> Iterator[None]:
+    """Blame `model.name` for what is wrong with a model, where it is that key that chose it."""
+    try:
+        yield
+    except EdgeRunnerError as error:
+        for each in error.errors if isinstance(error, Several) else [error]:
+            if settings.name is not None and each.key == "model.path":
+                each.key = "model.name"
+        raise
 
 
 def sha256_of(content: bytes) -> str:
@@ -160,14 +178,21 @@ def damages(folder: Path, manifest: Manifest) -> list[str]:
         )
     found += [f"{folder / MANIFEST} does not list {name}" for name in (MODEL, GOLDENS) if name not in manifest.files]
     for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            found.append(f"{path} is missing")
-        elif sha256_of(path.read_bytes()) != expected:
-            found.append(
+        found += _damage(folder / name, expected)
+    return found
+
+
+def _damage(path: Path, expected: str) -> Iterator[str]:
+    """What is wrong with one file, that it cannot be read as well."""
+    try:
+        if not _is_file(path):
+            yield f"{path} is missing"
+        elif sha256_of(_read(path)) != expected:
+            yield (
                 f"{path} was changed or damaged after it was built: its SHA-256 is not the manifest's; copy the bundle again"
             )
-    return found
+    except ModelError as error:
+        yield str(error)
 
 
 def _digest(content: bytes) -> str:
@@ -182,9 +207,33 @@ def _what_changed(folder: Path, manifest: Manifest) -> str:
     return ""
 
 
-def _open_bundle(settings: ModelConfig) -> Model:
-    folder = settings.path
-    if not (folder / MANIFEST).is_file():
+def _active(name: str) -> Path:
+    """The folder of an installed model's active version."""
+    store = Store()
+    path = store.active(name)
+    if path:
+        return path
+    there = ", ".join(store.names())
+    raise ModelError(
+        f"no model '{name}' is installed in {store.folder}; "
+        + (f"there is {there}" if there else "there is none: install a bundle with `edge-runner model install FOLDER`"),
+        key="model.path",
+    )
+
+
+def _open_file(path: Path, settings: ModelConfig) -> Model:
+    content = _read(path)
+    _check_sha256(settings, content)
+    graph = _graph(path, content, vouched=False)
+    embedded = None if settings.labels else embedded_labels(content)
+    labels = read_labels(settings.labels) if settings.labels else embedded
+    source = str(settings.labels or f"the metadata of {path}") if labels else "nothing"
+    version = sha256_of(content)[:VERSION_DIGITS]
+    return Model(path.stem, version, path, content, graph, labels, source, input_shape=settings.input_shape)
+
+
+def _open_bundle(folder: Path, settings: ModelConfig) -> Model:
+    if not _is_file(folder / MANIFEST):
         raise ModelError(
             f"{folder} is no bundle: {MANIFEST} is missing; name a bundle's folder or a .tflite file", key="model.path"
         )
@@ -208,9 +257,21 @@ def _open_bundle(settings: ModelConfig) -> Model:
     )  # fmt: skip
 
 
+def _is_file(path: Path) -> bool:
+    with _readable(path):
+        return path.is_file()
+
+
 def _read(path: Path) -> bytes:
-    try:
+    with _readable(path):
         return path.read_bytes()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise ModelError where it is not: for want of permission, or on a broken card."""
+    try:
+        yield
     except OSError as error:
         raise ModelError(f"{path}: {(error.strerror or str(error)).lower()}", key="model.path") from error
 

@@ -141,19 +141,25 @@ class Interpreter:
         `flex` names the file's Select TF operators, for the message. The reference kernels are slow, plain and portable. `shape`
         is the first input's, where the model leaves it open.
         """
-        resolver = {"experimental_op_resolver_type": runtime.reference_kernels} if kernels == "reference" else {}
+        self._options = {"experimental_op_resolver_type": runtime.reference_kernels} if kernels == "reference" else {}
+        self._flex, self._shape = flex, shape
         self.runtime = runtime
         self.threads = threads
+        self.load(content)
+
+    def load(self, content: bytes) -> None:
+        """Load the file again, after `unload`. Raise ModelError as at first."""
+        runtime, shape = self.runtime, self._shape
         try:
             with _native_noise():
-                self._interpreter = runtime.make(model_content=content, num_threads=threads, **resolver)
+                self._interpreter = runtime.make(model_content=content, num_threads=self.threads, **self._options)
                 misfit = _resized(self._interpreter, shape) if shape else None
                 self._interpreter.allocate_tensors()
                 inputs = self._interpreter.get_input_details()
                 outputs = self._interpreter.get_output_details()
                 names = _signature_names(self._interpreter)
         except NATIVE_ERRORS as error:
-            raise ModelError(_refusal(str(error), runtime, flex)) from error
+            raise ModelError(_refusal(str(error), runtime, self._flex)) from error
         if misfit:
             raise ModelError(misfit)
         _refuse_open_sizes(inputs[1:] if shape else inputs)
@@ -161,6 +167,14 @@ class Interpreter:
         self.outputs = tuple(_spec(details, names) for details in outputs)
         self._input_views = [self._interpreter.tensor(i["index"]) for i in inputs]
         self._output_views = [self._interpreter.tensor(o["index"]) for o in outputs]
+
+    @property
+    def loaded(self) -> bool:
+        return self._interpreter is not None
+
+    def unload(self) -> None:
+        """Give its memory back. It cannot `run` until it is loaded again."""
+        self._input_views, self._output_views, self._interpreter = [], [], None
 
     def run(self, *tensors: Tensor) -> list[Tensor]:
         """Copy the input tensors in, invoke, and return each output's real values: copied, float32 where it was quantised.

@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -34,29 +36,55 @@ def probe(
     shape: tuple[int, ...] | None = None,
 ) -> None:
     """Raise ModelError unless a child process loads and runs these bytes within `timeout_s`. `shape` as Interpreter has it."""
-    given = [runtime.name, str(threads), json.dumps(shape or ()), *flex]
-    command = [sys.executable, "-c", CHILD, os.pathsep.join(sys.path), *given]
+    error = ask(CHILD, [runtime.name, str(threads), json.dumps(shape or ()), *flex], content, timeout_s)["error"]
+    if error:
+        raise ModelError(error)
+
+
+def ask(code: str, given: Sequence[str], content: bytes = b"", timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """What a child process says with its last line, a JSON object with an `error` in it. `code` begins as CHILD does.
+
+    Raise ModelError where it crashes, hangs, or says nothing.
+    """
+    command = [sys.executable, "-c", code, os.pathsep.join(sys.path), *given]
     try:
-        child = subprocess.run(command, input=content, capture_output=True, timeout=timeout_s, check=False)
+        child = subprocess.run(
+            command, input=content, capture_output=True, timeout=timeout_s, check=False, **_for_good()
+        )
     except subprocess.TimeoutExpired:
         raise ModelError(
             f"did not load and run once within {timeout_s:g} s; it is damaged, or far too large for this board"
         ) from None
+    except OSError as error:  # no memory for another process, at the worst
+        raise ModelError(f"could not be tried out: {(error.strerror or str(error)).lower()}") from error
+    if child.returncode == -signal.SIGKILL:
+        raise ModelError("was ended by the system while it was tried out (SIGKILL): this board's memory is too small")
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise ModelError(f"is damaged: the interpreter dies of it ({name}); copy it again, and compare its SHA-256")
-    try:
-        error = json.loads(child.stdout.splitlines()[-1])["error"]
-    except (IndexError, ValueError, KeyError, TypeError):
-        lines = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no word"]
-        raise ModelError(f"could not be tried out: {lines[-1]}") from None
-    if error:
-        raise ModelError(error)
+    with suppress(IndexError, ValueError):
+        answer = json.loads(child.stdout.splitlines()[-1])
+        if isinstance(answer, dict) and "error" in answer:
+            return answer
+    lines = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no word"]
+    raise ModelError(f"could not be tried out: {lines[-1]}")
+
+
+def _for_good() -> dict[str, Any]:
+    """Where root has become somebody for a while (rights.py), the child is so for good: a damaged file does not get at root."""
+    return {"user": os.geteuid(), "group": os.getegid()} if os.getuid() != os.geteuid() else {}
+
+
+def first_to_go() -> None:
+    """Where memory runs out, the system ends this trial and not the daemon."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def main() -> None:
     """The child: `RUNTIME THREADS SHAPE FLEX…` are its arguments."""
     _bound_memory()
+    first_to_go()
     name, threads, shape, *flex = sys.argv[1:]
     print(json.dumps({"error": _try_out(name, int(threads), tuple(json.loads(shape)), tuple(flex))}))
 

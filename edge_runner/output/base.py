@@ -29,16 +29,16 @@ class Origin:
 
     `run` names this start of the daemon, `cameras` are their names, `task` its type, `labels` those that can stand in an answer.
     `draw` draws answers on a picture. `state` says how the daemon and the board are at the moment that it is called, as JSON has
-    it; it may be called from any thread.
+    it; it may be called from any thread. Two origins are equal where outputs would not notice a difference.
     """
 
     device: str = ""
-    run: str = field(default_factory=new_run)
+    run: str = field(default_factory=new_run, compare=False)
     cameras: tuple[str, ...] = ()
     task: str = ""
     labels: tuple[str, ...] = ()
-    draw: Callable[[Picture, Answers], None] = _draw_nothing
-    state: Callable[[], Mapping[str, Any]] = dict
+    draw: Callable[[Picture, Answers], None] = field(default=_draw_nothing, compare=False)
+    state: Callable[[], Mapping[str, Any]] = field(default=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from queue import Empty, SimpleQueue
 
-from edge_runner.errors import OutputError
+from edge_runner.errors import OutputError, Reason
 from edge_runner.frame import Shot
 from edge_runner.output.base import Item, Output
 from edge_runner.output.when import Chooser
@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class Courier:
-    """`key` names the output in the configuration. Results are offered by one thread only, the inference's."""
+    """`key` names the output in the configuration. Results are offered by one thread only, the inference's.
+
+    It can be started anew once it has ended.
+    """
 
     def __init__(self, key: str, output: Output) -> None:
         self.key = key
@@ -38,6 +41,8 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._ended_by: float | None = None
         self._taken = self._done = 0  # the first is counted by the inference's thread, the other by the output's
+        self._busy_since: float | None = None
+        self._finishing = False
 
     @property
     def name(self) -> str:
@@ -56,11 +61,22 @@ class Courier:
         return 0 if self.gone else self._taken - self._done
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> Reason | None:
         """What is wrong just now; None while all is well."""
-        if self._failing.why or self._behind.why:
-            return f"{self.name}: {self._failing.why or self._behind.why}"
-        return None
+        if self._failing.why:
+            return Reason("output_failing", f"{self.name}: {self._failing.why}")
+        return Reason("output_backlog", f"{self.name}: {self._behind.why}") if self._behind.why else None
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long one call of the output has not come back."""
+        since = self._busy_since
+        return 0.0 if since is None or self.gone else time.monotonic() - since
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether it ever brought a result to its output."""
+        return self._done > 0
 
     def report(self) -> str:
         """What there is to tell at the end, empty where nothing is: `outputs.1 (jsonl): 3 results lost, …`."""
@@ -69,7 +85,9 @@ class Courier:
 
     def start(self) -> None:
         """The output is open; from here on its own thread has it."""
-        self._ended_by = None
+        self._ended_by, self._finishing = None, False
+        self._queue = SimpleQueue()
+        self._taken = self._done
         self._thread = threading.Thread(target=self._work, name=f"output-{self.key}", daemon=True)
         self.output.wake = lambda: self._queue.put(None)
         self._thread.start()
@@ -106,15 +124,24 @@ class Courier:
         self._ended_by = until
         self._queue.put(None)
 
-    def join(self) -> None:
-        """Wait for the end; what is stuck is left behind, and what it holds is lost."""
+    def join(self) -> bool:
+        """Wait for the end; whether it came. One that is stuck can `go_on`, or is to be told to `give_up`."""
         if self._thread is None:
-            return
+            return True
         assert self._ended_by is not None
         self._thread.join(max(0.0, self._ended_by + GRACE_S - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def go_on(self) -> bool:
+        """Have one that is stuck go on, though it was told to end; false where it had begun to."""
+        self._ended_by = None
+        return not self._finishing
+
+    def give_up(self) -> None:
+        """What is stuck is left behind, and what it holds is lost."""
         if self.waiting:
             self._failing.lost += self.waiting
-            log.warning("%s: does not take results in time; %d are given up at the end", self.name, self.waiting)
+            log.warning("%s: does not take results in time; %d are given up", self.name, self.waiting)
         self._thread = None
 
     def _full(self) -> bool:
@@ -135,6 +162,7 @@ class Courier:
                 break
             if item is None or (self.output.due is not None and time.monotonic() >= self.output.due):
                 self._attempt(self.output.tick, told=0)
+        self._finishing = True
         until = self._ended_by if self._ended_by is not None else time.monotonic()
         self._attempt(lambda: self.output.finish(until), told=0)
         self._attempt(self.output.close, told=0)
@@ -149,6 +177,7 @@ class Courier:
 
     def _attempt(self, deed: Callable[[], None], told: int = 1) -> None:
         """Warn once of an output that fails, count, and say when it works again. `told`: results that it was handed."""
+        self._busy_since = time.monotonic()
         try:
             deed()
         except BrokenPipeError:
@@ -161,6 +190,8 @@ class Courier:
         else:
             if told and self._failing.why and self._failing.ends():
                 log.warning("%s: works again; %d results were lost", self.name, self._failing.lost_meanwhile)
+        finally:
+            self._busy_since = None
 
     def _fail(self, why: str, lost: int) -> None:
         if self._failing.rises(why, lost):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_runner.camera.feed import Feed
 
@@ -32,8 +32,14 @@ class Lane:
 class Turns:
     """The cameras that are served by one model, and whatever else is waited for beside them."""
 
-    def __init__(self, feeds: Mapping[str, Feed]) -> None:
-        self.lanes = [Lane(key, feed, due=time.monotonic()) for key, feed in feeds.items()]
+    def __init__(self, feeds: Mapping[str, Feed], before: Iterable[Lane] = ()) -> None:
+        """`before` are the lanes until now: of feeds that go on, their dates go on."""
+        known = {id(lane.feed): lane for lane in before}
+        self.lanes = [
+            replace(known.get(id(feed)) or Lane(key, feed, due=time.monotonic()), key=key)
+            for key, feed in feeds.items()
+            if not feed.ended
+        ]
 
     def end(self, lane: Lane) -> None:
         """Its file has come to an end."""
@@ -61,6 +67,17 @@ class Turns:
             timeout_s = max(0.0, min(dates) - time.monotonic()) if dates else None
             select.select([*beside, *sources], [], [], timeout_s)
         return None
+
+    def idle(self, beside: Iterable[int], until: float) -> None:
+        """Take no shot, and keep the cameras open, until a descriptor `beside` them is readable or the time has come."""
+        dates = [date for lane in self.lanes if (date := lane.feed.poll()) is not None]
+        select.select(list(beside), [], [], max(0.0, min([until, *dates]) - time.monotonic()))
+
+    def refresh(self) -> None:
+        """Throw away what live cameras showed before a pause."""
+        for lane in self.lanes:
+            if lane.feed.live and lane.feed.ready and (shot := lane.feed.take()):
+                lane.feed.release(shot)
 
     def _want(self, now: float) -> None:
         """Files read ahead. Of the live cameras, one at a time is asked for its frame, so that it is the newest once it is used."""

@@ -1,76 +1,91 @@
-"""`edge-runner doctor`: what this board has, what is wrong with it, and what helps. Each camera is tried as the daemon would.
+"""`edge-runner doctor`: what this board has, what is wrong with it, and what helps.
 
-A part of the examination is one function and one row in PARTS.
+A part of the examination is one function and one row in PARTS. This module needs nothing but Python, and each part is loaded
+when its turn comes: where a package is missing or broken, that is a finding, and the other parts go on.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import subprocess
 import textwrap
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import cv2
-import numpy as np
-
-from edge_runner.camera import CAMERAS, access, devices
-from edge_runner.camera.base import CameraConfig, LiveConfig, Retry
-from edge_runner.camera.child import WORKER
-from edge_runner.camera.devices import DEV, PROC, SYS, CsiCamera, Device, Offer, Size
-from edge_runner.camera.feed import Feed, make_feed
-from edge_runner.camera.live import LiveFeed
-from edge_runner.errors import CameraError, EdgeRunnerError, SettingError, blamed
+from edge_runner.errors import ConfigError, EdgeRunnerError
 from edge_runner.fields import listed, load
-from edge_runner.frame import Enough, Geometry, Picture, Region, Tensor
-from edge_runner.service.turns import Lane, Turns
-from edge_runner.tools.init import described, rpicam_config, v4l2_config
+from edge_runner.service.device import PROC, SYS
 
-if TYPE_CHECKING:  # a camera's process imports this module for its Thumbnail alone
+if TYPE_CHECKING:
+    from edge_runner.camera.base import CameraConfig
     from edge_runner.config import Loaded
     from edge_runner.settings import Settings
 
+DEV, RUN, ETC = Path("/dev"), Path("/run"), Path("/etc")
 LIMIT_S = 10.0  # for a camera's first frame; on a small board its process alone takes half of that to start
-TICK_S = 0.1
-TRIES = 2  # a camera that somebody has just let go may refuse once
-RETRY = Retry(first=0.5, max=0.5)
-OLD_MS = 1000.0
+PROGRAM_LIMIT_S = 5.0  # for what only asks the system
 NARROWEST = 30
 INDENT = 9
-
-# What to look at where a camera says nothing, by its type.
-SILENT = {
-    "v4l2": "look at its cable and its power; `sudo dmesg | tail` may say more",
-    "rpicam": "look at the ribbon cable, at both ends and with the power off; then: rpicam-hello --list-cameras",
-    "stream": "look at it from another machine, with VLC or ffplay",
-    "command": "run the command by hand with `| wc -c` behind it: it has to write frames to its standard output",
-}
-
-UNSEEN = "may not see"  # in the words of camera/access.py
-CSI_TAKEN = ("in use", "acquire", "busy")  # in libcamera's and rpicam-vid's
+SCHEMA = 1
+OWNER = "edge-runner"  # the service's user and group; its configurations, logs and models live in folders of this name
 
 log = logging.getLogger(__name__)
 Level = Literal["ok", "warning", "problem"]
 
 
+class Part(NamedTuple):
+    """A part of the examination: 'module:function', from a Board to Findings, and what that takes beyond Python.
+
+    "packages" are NumPy, OpenCV and all that stands on them; "configuration" is those and a configuration.
+    """
+
+    place: str
+    needs: Literal["", "packages", "configuration"] = ""
+
+
+PARTS: Mapping[str, Part] = {
+    "python":        Part("edge_runner.tools.doctor_python:python"),
+    "packages":      Part("edge_runner.tools.doctor_python:packages"),
+    "board":         Part("edge_runner.tools.doctor_board:processor"),
+    "accelerators":  Part("edge_runner.tools.doctor_board:accelerators"),
+    "memory":        Part("edge_runner.tools.doctor_board:memory"),
+    "disk":          Part("edge_runner.tools.doctor_disk:disks"),
+    "clock":         Part("edge_runner.tools.doctor_board:clock"),
+    "heat":          Part("edge_runner.tools.doctor_board:heat"),
+    "power":         Part("edge_runner.tools.doctor_board:power"),
+    "user":          Part("edge_runner.tools.doctor_service:user"),
+    "service":       Part("edge_runner.tools.doctor_service:services"),
+    "models":        Part("edge_runner.tools.doctor_models:store", "packages"),
+    "cameras":       Part("edge_runner.tools.doctor_cameras:cameras", "packages"),
+    "configuration": Part("edge_runner.tools.doctor_cameras:configured", "configuration"),
+    "model":         Part("edge_runner.tools.doctor_models:model", "configuration"),
+    "outputs":       Part("edge_runner.tools.doctor_outputs:outputs", "configuration"),
+}  # fmt: skip
+"""What is examined, the most basic first."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at and found, more about it, and what helps."""
+    """What was looked at and found, more about it, and what helps. `part` is its row of PARTS."""
 
     level: Level
     text: str
     details: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
+    part: str = ""
 
     def changed(self, change: Callable[[str], str]) -> Finding:
         """The same with other words."""
-        return Finding(
-            self.level, change(self.text), tuple(map(change, self.details)), tuple(map(change, self.remedies))
+        return replace(
+            self,
+            text=change(self.text),
+            details=tuple(map(change, self.details)),
+            remedies=tuple(map(change, self.remedies)),
         )
 
     def lines(self, width: int = 80) -> list[str]:
@@ -81,16 +96,34 @@ class Finding:
         parts += [(f"{margin}-> ", remedy) for remedy in self.remedies]
         return [line for start, text in parts for line in _wrapped(start, text, width)]
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "part": self.part,
+            "level": self.level,
+            "text": self.text,
+            "details": list(self.details),
+            "remedies": list(self.remedies),
+        }
+
 
 @dataclass(frozen=True)
 class Board:
-    """What is examined. `loaded` is the configuration, where there is one."""
+    """What is examined. `loaded` is the configuration, where one was named and could be read; `limit_s` is for a first frame."""
 
     loaded: Loaded[Settings] | None = None
     dev: Path = DEV
     sys: Path = SYS
     proc: Path = PROC
     limit_s: float = LIMIT_S
+    run: Path = RUN
+    etc: Path = ETC
+    named: bool = False
+    """Whether there is a configuration, be it right or wrong."""
+
+    @property
+    def is_configured(self) -> bool:
+        return self.named or self.loaded is not None
 
     @property
     def wanted(self) -> Mapping[str, CameraConfig]:
@@ -102,321 +135,148 @@ class Board:
         """How bad it is that a camera of this board does not work: the configuration, where there is one, may not need it."""
         return "warning" if self.loaded else "problem"
 
+    def model(self) -> str:
+        """What the board calls itself: by the device tree, or by a PC's firmware; empty where it does not say."""
+        return text_of(self.proc / "device-tree/model") or text_of(self.sys / "class/dmi/id/product_name")
+
     def is_pi(self) -> bool:
-        with suppress(OSError):
-            return b"Raspberry Pi" in (self.proc / "device-tree/model").read_bytes()
-        return False
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a camera that was tried. Without a `size` there was no frame, and `trouble` says why."""
-
-    took_s: float
-    size: tuple[int, int] | None = None
-    age_ms: float | None = None
-    trouble: str | None = None
-    silent: bool = False
-
-
-class Thumbnail:
-    """What stands for a model where there is none: a frame becomes uint8 [1, 8, 8, 3]."""
-
-    shape: tuple[int, ...] = (1, 8, 8, 3)
-    dtype: np.dtype[Any] = np.dtype(np.uint8)
-    enough = Enough(8, 8)
-
-    def __call__(self, picture: Picture, out: Tensor, crop: Region | None = None) -> Geometry:
-        out[0] = cv2.resize(picture, (8, 8), interpolation=cv2.INTER_NEAREST)
-        return Geometry(picture.shape[1], picture.shape[0])
+        return "Raspberry Pi" in self.model()
 
 
 def examine(board: Board) -> Iterator[Finding]:
     """Every finding, in the order of PARTS, as it is made. None shows a variable's value."""
-    for part in PARTS.values():
-        for finding in part(board):
-            yield finding.changed(board.loaded.masked) if board.loaded else finding
+    left_out = []
+    for name, part in PARTS.items():
+        if part.needs == "configuration" and not board.is_configured:
+            continue
+        if part.needs and unloadable():
+            left_out.append(name)
+            continue
+        for finding in _part(name, part, board):
+            named = replace(finding, part=name)
+            yield named.changed(board.loaded.masked) if board.loaded else named
+    if left_out:
+        yield Finding("warning", f"not examined, without {listed(unloadable())}: {listed(left_out)}", part="packages")
 
 
-def cameras(board: Board) -> Iterator[Finding]:
-    """The cameras that are plugged into this board. Those that the configuration names are tried with its settings, later."""
-    usb = devices.cameras(board.dev, board.sys)
-    csi, unlisted = _csi(board, bool(usb))
-    found = [_Found.of_device(each, board) for each in usb] + [_Found.of_csi(each, board) for each in csi]
-    outcomes = tried({each.place: each.config for each in found if each.config}, board.limit_s)
-    for each in found:
-        yield each.finding or judged(
-            each.subject, outcomes[each.place], each.config, board, board.severity, each.details
-        )
-    if unlisted:
-        yield unlisted
-    if not found:
-        yield _no_camera(board)
+def problems(findings: Iterable[Finding]) -> str:
+    """The error's line; empty where nothing is wrong."""
+    count = _count(findings, "problem")
+    return f"{count} problem{'s' if count > 1 else ''} found" if count else ""
 
 
-def configured(board: Board) -> Iterator[Finding]:
-    """The cameras of the configuration: all at once, and open together, as the daemon has them."""
-    wanted = board.wanted
-    said = {key: _not_to_be_tried(key, config, board) for key, config in wanted.items()}
-    outcomes = tried({key: config for key, config in wanted.items() if said[key] is None}, board.limit_s, together=True)
-    for key, config in wanted.items():
-        yield said[key] or judged(f"{config.name} ({config.type})", outcomes[key], config, board, "problem")
+def not_read(error: ConfigError) -> Finding:
+    """The finding on a configuration with mistakes."""
+    count = len(error.problems)
+    text = f"{count} mistake{'s' if count > 1 else ''} in the configuration; nothing of it was examined"
+    return Finding("problem", text, error.problems, part="configuration")
 
 
-PARTS: Mapping[str, Callable[[Board], Iterator[Finding]]] = {
-    "cameras": cameras,
-    "configuration": configured,
-}
-"""What is examined, in order."""
+def stand_in(config: Path) -> None:
+    """A service's configuration is read as its unit has it read: paths of outputs are relative to its folder of logs."""
+    path = config.absolute()
+    if path.parent == ETC / OWNER and not os.environ.keys() & {"LOGS_DIRECTORY", "STATE_DIRECTORY"}:
+        os.environ["LOGS_DIRECTORY"] = f"/var/log/{OWNER}/{path.stem}"
 
 
-def tried(
-    configs: Mapping[str, CameraConfig], limit_s: float = LIMIT_S, *, together: bool = False
-) -> dict[str, Outcome]:
-    """One frame of each camera, all at the same time; with `together`, none is closed before the last is done."""
-    outcomes: dict[str, Outcome] = {}
-    if configs:
-        log.info("trying %d camera%s, for %g s at most", len(configs), "s" if len(configs) > 1 else "", limit_s)
-    with ExitStack() as stack, _hushed():
-        started = time.monotonic()
-        opened = {key: stack.enter_context(ExitStack()) for key in configs}
-        feeds: dict[str, Feed] = {}
-        for key, config in configs.items():
-            feed = make_feed(_tireless(config), Thumbnail(), exact=True)
-            feeds[key] = opened[key].enter_context(feed)
-        turns = Turns(feeds)
-        troubles: dict[str, str | None] = dict.fromkeys(feeds)
-        while turns.lanes:
-            lane = turns.next(until=time.monotonic() + TICK_S)
-            troubles |= {key: feed.trouble for key, feed in feeds.items() if feed.trouble}
-            for done in [lane] if lane else [late for late in turns.lanes if _given_up(late, started, limit_s)]:
-                outcomes[done.key] = _outcome(
-                    done.feed, time.monotonic() - started, troubles[done.key], lane is not None
-                )
-                turns.end(done)
-                if not together:
-                    opened[done.key].close()
-    return outcomes
-
-
-def judged(
-    subject: str,
-    outcome: Outcome,
-    config: CameraConfig | None,
-    board: Board,
-    severity: Level,
-    details: tuple[str, ...] = (),
-) -> Finding:
-    """The finding on a camera that was tried; `severity` is that of its silence."""
-    assert config is not None
-    if outcome.size is None:
-        return Finding(severity, f"{subject}: {outcome.trouble}", details, tuple(_remedies(outcome, config, board)))
-    width, height = outcome.size
-    age = f", {outcome.age_ms:.0f} ms old" if outcome.age_ms is not None else ""
-    text = f"{subject}: a frame of {width}x{height} after {outcome.took_s:.1f} s{age}"
-    doubts = tuple(_doubts(outcome, config))
-    return Finding("warning" if doubts else "ok", text, details, doubts)
-
-
-def _remedies(outcome: Outcome, config: CameraConfig, board: Board) -> Iterator[str]:
-    """What helps, where the camera's own words do not say it."""
-    trouble = str(outcome.trouble)
-    if outcome.silent and config.type in SILENT:
-        yield SILENT[config.type]
-    if UNSEEN in trouble:
-        yield "sudo edge-runner doctor can see which"
-    if config.type == "rpicam" and any(sign in trouble for sign in CSI_TAKEN):
-        holders = {str(h) for node in board.dev.glob("media*") for h in devices.holders(node, board.proc)}
-        who = f"; open now: {listed(sorted(holders))}" if holders else ""
-        yield f"libcamera gives a camera to one program at a time{who}"
-
-
-def _doubts(outcome: Outcome, config: CameraConfig) -> Iterator[str]:
-    asked = (getattr(config, "width", None), getattr(config, "height", None))
-    if config.rotate in (90, 270):
-        asked = asked[::-1]
-    if None not in asked and asked != outcome.size:
-        yield f"not {asked[0]}x{asked[1]} as asked for: set width and height to a size that it has"
-    if outcome.trouble:
-        yield f"it failed at first: {outcome.trouble}"
-    if outcome.age_ms is not None and outcome.age_ms > OLD_MS:
-        yield "its frames come late: something on the way keeps them back"
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """All of them, for programs."""
+    return {
+        "schema": SCHEMA,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "findings": [finding.plain() for finding in findings],
+        "problems": _count(findings, "problem"),
+        "warnings": _count(findings, "warning"),
+    }
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A camera of this board: where it is, and either the settings to try it with, or what there is to say instead."""
+class Said:
+    """What a program that was run said. `code` is below 0 where a signal ended it (its number), None where its time was up."""
 
-    place: str
-    subject: str
-    details: tuple[str, ...]
-    config: LiveConfig | None = None
-    finding: Finding | None = None
-
-    @classmethod
-    def of_device(cls, device: Device, board: Board) -> _Found:
-        subject = f"{device.path} ({described(device)})"
-        links = (f"device: {link}" for link in [devices.identity(device.path, board.dev, board.sys)] if link)
-        details = (*links, *(_offer(offer) for offer in device.offers))
-        made = cls(device.path, subject, details)
-        if device.problem:
-            return replace(made, finding=Finding(board.severity, f"{subject}: {_why_closed(device)}", details))
-        key = next((k for k, c in board.wanted.items() if c.type == "v4l2" and _same(c, device)), None)
-        if said := _spoken_for(subject, details, key, board, _readers(device.path, board)):
-            return replace(made, finding=said)
-        try:
-            config = replace(v4l2_config(device, board.dev, board.sys), name=device.path)
-        except CameraError as error:
-            return replace(made, finding=Finding(board.severity, str(error), details))
-        return replace(made, config=config)
-
-    @classmethod
-    def of_csi(cls, camera: CsiCamera, board: Board) -> _Found:
-        subject = f"CSI {camera.index} ({camera.name}, {camera.width}x{camera.height})"
-        details = (f"modes: {', '.join(map(_size, camera.sizes))}",) if camera.sizes else ()
-        made = cls(f"csi {camera.index}", subject, details)
-        wanted = board.wanted.items()
-        key = next((k for k, c in wanted if c.type == "rpicam" and getattr(c, "device", None) == camera.index), None)
-        if said := _spoken_for(subject, details, key, board, _csi_readers(camera.index, board)):
-            return replace(made, finding=said)
-        config = replace(rpicam_config(camera), name=made.place)
-        try:
-            load(CAMERAS["rpicam"])(config).verify()
-        except SettingError as error:
-            return replace(made, finding=Finding(board.severity, f"{subject}: {error}", details))
-        return replace(made, config=config)
+    code: int | None
+    out: str
+    err: str
 
 
-def _spoken_for(
-    subject: str, details: tuple[str, ...], key: str | None, board: Board, readers: list[int]
-) -> Finding | None:
-    """What to say of a camera that is not tried here: it will be with the configuration, or the daemon has it."""
-    if key is not None:
-        return Finding("ok", f"{subject}: tried below, as {board.wanted[key].name}", details)
-    return _at_work(subject, details, readers)
-
-
-def _at_work(subject: str, details: tuple[str, ...], readers: list[int]) -> Finding | None:
-    if not readers:
+def ask(*command: str, limit_s: float = PROGRAM_LIMIT_S, environment: Mapping[str, str] | None = None) -> Said | None:
+    """Run a program that only tells something; None where it is not there."""
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
+        )
+    except subprocess.TimeoutExpired:
+        return Said(None, "", "")
+    except OSError:
         return None
-    return Finding("ok", f"{subject}: edge-runner itself (pid {readers[0]}) reads it now; not tried", details)
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
-def _not_to_be_tried(key: str, config: CameraConfig, board: Board) -> Finding | None:
-    """What is wrong with a camera's settings, or that it is being read just now; None where it can be tried."""
-    camera = load(CAMERAS[config.type])(config)
+@contextmanager
+def hushed(module: str) -> Iterator[None]:
+    """The findings say what a module would log. With --debug both are wanted."""
+    logger = logging.getLogger(module)
+    before = logger.level
+    if not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.CRITICAL)
     try:
-        with blamed(key):
-            camera.verify()
-    except EdgeRunnerError as error:
-        assert board.loaded is not None
-        return Finding("problem", board.loaded.locate(error))
-    readers: list[int] = []
-    if config.type == "v4l2":
-        readers = _readers(camera.path, board)
-    elif config.type == "rpicam":
-        readers = _csi_readers(getattr(config, "device", 0), board)
-    return _at_work(f"{config.name} ({config.type})", (), readers)
+        yield
+    finally:
+        logger.setLevel(before)
 
 
-def _tireless(config: CameraConfig) -> CameraConfig:
-    """A second try soon."""
-    return replace(config, retry=RETRY) if isinstance(config, LiveConfig) else config
+def text_of(path: Path) -> str:
+    """A small file's text, without what pads it; empty where it cannot be read."""
+    with suppress(OSError):
+        return path.read_text(errors="replace").strip("\0 \n\t")
+    return ""
 
 
-def _given_up(lane: Lane, started: float, limit_s: float) -> bool:
-    lost = isinstance(lane.feed, LiveFeed) and lane.feed.losses >= TRIES
-    return lost or time.monotonic() - started > min(limit_s, lane.feed.config.start_timeout)
+def one_line(error: BaseException) -> str:
+    """The first line of what went wrong that says something; native libraries write pages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _outcome(feed: Feed, took_s: float, trouble: str | None, shown: bool) -> Outcome:
-    """What came of a camera that shows a frame, or was given up."""
-    if not shown:
-        return Outcome(took_s, trouble=trouble or f"no frame within {took_s:.0f} s", silent=trouble is None)
-    try:
-        shot = feed.take()
-    except EdgeRunnerError as error:
-        return Outcome(took_s, trouble=str(error))
-    if shot is None:
-        return Outcome(took_s, trouble="no frame could be read")
-    age_ms = (time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if feed.live else None
-    size = shot.geometry.width, shot.geometry.height
-    feed.release(shot)
-    return Outcome(took_s, size, age_ms, trouble)
+def megabytes(size: float) -> str:
+    """A size for people: `512 MB`, `1.9 GB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def _csi(board: Board, others: bool) -> tuple[list[CsiCamera], Finding | None]:
-    """The CSI cameras; or why they cannot be listed, where that matters."""
-    try:
-        return devices.csi_cameras(), None
-    except CameraError as error:
-        receiver = any(node.name.startswith(devices.CSI_RECEIVERS) for node in devices.nodes(board.dev, board.sys))
-        matters = receiver or (board.is_pi() and not others)
-        return [], Finding("warning", f"CSI cameras cannot be seen: {error}") if matters else None
+def served(board: Board) -> str:
+    """The instance of the service that the configuration is of, where it stands in the service's folder; empty elsewhere."""
+    path = Path(board.loaded.file).absolute() if board.loaded else Path()
+    return path.stem if path.parent == board.etc / OWNER else ""
 
 
-def _no_camera(board: Board) -> Finding:
-    if board.loaded:
-        return Finding("ok", "no camera is plugged in here, USB or CSI; the configuration's are tried below")
-    remedies = (
-        "USB: look at its cable and its port; `lsusb` lists it, and `ls /dev/video*` its device",
-        "CSI: look at the ribbon cable, at both ends and with the power off; `rpicam-hello --list-cameras` lists it"
-        " (sudo apt install rpicam-apps-lite)",
-        "network cameras are tried where a configuration names them: edge-runner doctor --config camera.yaml",
-    )
-    return Finding("problem", "no camera is plugged in here, USB or CSI", (), remedies)
-
-
-def _why_closed(device: Device) -> str:
-    if device.problem == os.strerror(errno.EACCES).lower():
-        return access.forbidden(device.path)
-    if device.problem == os.strerror(errno.EBUSY).lower():
-        return access.busy(device.path)
-    return str(device.problem)
-
-
-def _same(config: CameraConfig, device: Device) -> bool:
-    path: str = load(CAMERAS["v4l2"])(config).path
-    return os.path.realpath(path) == os.path.realpath(device.path)
-
-
-def _readers(path: str, board: Board) -> list[int]:
-    """The processes of edge-runner that have a device open."""
-    return [holder.pid for holder in devices.holders(path, board.proc) if _is_ours(holder.pid, board.proc)]
-
-
-def _csi_readers(index: int, board: Board) -> list[int]:
-    """The rpicam-vid that edge-runner runs for a CSI camera: libcamera opens devices that are not the camera's alone."""
-    found = []
-    for process in board.proc.glob("[0-9]*"):
-        words = _words(process)
-        reads = b"rpicam-vid" in words[0] or b"libcamera-vid" in words[0]
-        if reads and b"--camera=%d" % index in words and _is_ours(int(process.name), board.proc):
-            found.append(int(process.name))
+def unloadable() -> list[str]:
+    """What every part with `needs` stands on, and does not load: even a try would end this process where it is built wrongly."""
+    found: list[str] = load("edge_runner.tools.doctor_python:unloadable")()
     return found
 
 
-def _is_ours(pid: int, proc: Path) -> bool:
-    """Whether a process, or the one that started it, reads a camera for edge-runner."""
-    parent = 0
-    with suppress(OSError, ValueError, IndexError):
-        parent = int((proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
-    return any(WORKER.encode() in _words(proc / str(process)) for process in (pid, parent))
+def _part(name: str, part: Part, board: Board) -> Iterator[Finding]:
+    """A part's findings. One that cannot be examined is a finding too."""
+    if part.needs == "configuration" and not board.loaded:
+        return  # its mistakes are told elsewhere
+    try:
+        yield from load(part.place)(board)
+    except EdgeRunnerError as error:
+        yield Finding("problem", f"{name}: {board.loaded.locate(error) if board.loaded and error.key else error}")
+    except Exception as error:
+        log.debug("%s", name, exc_info=True)
+        text = f"{name}: could not be examined: {type(error).__name__}: {one_line(error)}"
+        yield Finding("warning", text, (), ("edge-runner doctor --debug shows where",))
 
 
-def _words(process: Path) -> list[bytes]:
-    with suppress(OSError):
-        return (process / "cmdline").read_bytes().split(b"\0")
-    return [b""]
-
-
-def _offer(offer: Offer) -> str:
-    """A format and its sizes, short enough for a phone."""
-    return f"{offer.fourcc}: {', '.join(map(_size, offer.sizes)) or 'any size'}"
-
-
-def _size(size: Size) -> str:
-    return str(size).replace(" at ", "@").removesuffix(" fps")
+def _count(findings: Iterable[Finding], level: Level) -> int:
+    return sum(finding.level == level for finding in findings)
 
 
 def _wrapped(start: str, text: str, width: int) -> list[str]:
@@ -429,22 +289,3 @@ def _wrapped(start: str, text: str, width: int) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """The findings say what the feeds would log. With --debug both are wanted."""
-    feeds = logging.getLogger(LiveFeed.__module__)
-    before = feeds.level
-    if not feeds.isEnabledFor(logging.DEBUG):
-        feeds.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        feeds.setLevel(before)
-
-
-def problems(findings: Iterable[Finding]) -> str:
-    """The error's line; empty where nothing is wrong."""
-    count = sum(finding.level == "problem" for finding in findings)
-    return f"{count} problem{'s' if count > 1 else ''} found" if count else ""

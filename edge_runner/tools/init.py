@@ -23,7 +23,7 @@ from edge_runner.camera.v4l2 import V4l2Config, choose
 from edge_runner.errors import CameraError, EdgeRunnerError, OutputError
 
 if TYPE_CHECKING:
-    from edge_runner.model.bundle import Model
+    from edge_runner.model.bundle import Model, ModelConfig
 
 STANDARD_OUTPUT = "-"
 PLACEHOLDER = "CHANGE-ME"
@@ -60,6 +60,13 @@ OUTPUTS = """
 outputs:
   - type: console               # a line a result on the terminal
 #  - {type: jsonl, path: results.jsonl}    # a line of JSON a result in a file beside this one
+"""
+
+
+OUTPUTS_OF_SERVICE = """
+outputs:
+  - type: console               # the journal: what changes
+  - {type: jsonl, path: results.jsonl}    # a line of JSON a result; for a service, in /var/log/edge-runner/NAME
 """
 
 
@@ -154,16 +161,29 @@ def slug(name: str) -> str:
 
 def compose(model: Path | None, found: Iterable[Found], folder: Path | None) -> Draft:
     """The configuration's text. Paths in it are relative to `folder`, where there is one."""
-    from edge_runner.model.bundle import ModelConfig, open_model
+    from edge_runner.model.bundle import open_model
 
     found = list(found)
-    opened = open_model(ModelConfig(model)) if model is not None else None
+    opened = open_model(_chosen(model)) if model is not None else None
     model_text, missing = _model(model, opened, folder)
     text = "".join(
         ["# A first configuration. Every key there is: configs/reference.yaml\n", _cameras(found), model_text]
     )
     names = tuple(each.name for each in found if each.config)
-    return Draft(text + OUTPUTS, tuple(missing), names)
+    return Draft(text + (OUTPUTS_OF_SERVICE if model and _installed(model) else OUTPUTS), tuple(missing), names)
+
+
+def _chosen(model: Path) -> ModelConfig:
+    """A file or a folder that is there, or an installed model's name."""
+    from edge_runner.model.bundle import ModelConfig
+
+    return ModelConfig(name=str(model)) if _installed(model) else ModelConfig(model)
+
+
+def _installed(model: Path) -> bool:
+    from edge_runner.model.store import Store
+
+    return not model.exists() and str(model) in Store().names()
 
 
 def _usb(device: Device, dev: Path, sys: Path) -> Found:
@@ -243,7 +263,7 @@ def _model(given: Path | None, opened: Model | None, folder: Path | None) -> tup
             f"  path: {PLACEHOLDER}", "a bundle's folder (then labels and preprocess are known), or a .tflite file"
         )
         return f"\nmodel:\n{line}", [f"model.path: a bundle's folder or a .tflite file, in place of {PLACEHOLDER}"]
-    path = _yaml(_relative(given, folder))
+    place = f"name: {_yaml(given)}" if _installed(given) else f"path: {_yaml(_relative(given, folder))}"
     recipe = opened.manifest and opened.manifest.preprocess
     missing = (
         [] if recipe else ["preprocess: color, mean and std, as the model was trained; the file does not say them"]
@@ -254,20 +274,20 @@ def _model(given: Path | None, opened: Model | None, folder: Path | None) -> tup
             if recipe
             else "it is no model of pictures, says its manifest"
         )
-        line = _line(f"  path: {path}", f"the bundle {opened.name} {opened.version}: {knows}")
+        line = _line(f"  {place}", f"the bundle {opened.name} {opened.version}: {knows}")
     else:
         inside = (
             f"{len(opened.labels)} are inside the model" if opened.labels else "without, a label is the class's number"
         )
-        line = _line(f"  path: {path}", "a bare model") + _line("  #labels: labels.txt", f"one a line; {inside}")
+        line = _line(f"  {place}", "a bare model") + _line("  #labels: labels.txt", f"one a line; {inside}")
     return f"\nmodel:\n{line}{'' if recipe else RECIPE}{'' if opened.manifest else _task(opened)}", missing
 
 
 def _task(opened: Model) -> str:
     """What a bare model's outputs are for, where they are read in one way, and not in the one that needs no word."""
+    from edge_runner.engine import DEFAULT_TASK, fitting_tasks, model_facts
     from edge_runner.model.interpreter import find_runtime
     from edge_runner.model.preprocess import picture_size
-    from edge_runner.pipeline import DEFAULT_TASK, fitting_tasks, model_facts
 
     try:
         interpreter = opened.load(find_runtime())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from edge_runner.engine import replay_goldens
 from edge_runner.frame import TensorSpec
 from edge_runner.model.bundle import Model, ModelConfig, open_model
 from edge_runner.model.interpreter import find_runtime
-from edge_runner.pipeline import replay_goldens
 
 LABELS_SHOWN = 8
 

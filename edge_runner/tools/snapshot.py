@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_runner.engine import Engine
 from edge_runner.errors import OutputError
 from edge_runner.frame import Picture, Shot
-from edge_runner.pipeline import Engine, Pipeline
+from edge_runner.pipeline import Pipeline
 from edge_runner.result import Answers, Result
 from edge_runner.service.daemon import first_shot
 from edge_runner.task import draw

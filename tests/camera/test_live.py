@@ -80,6 +80,16 @@ def go_round(feed: Feed, seconds: float) -> None:
         time.sleep(0.01)
 
 
+def wait_for_trouble(feed: Feed) -> str:
+    """Take what there is until there is trouble; return of which kind."""
+    turns, until = Turns({"camera": feed}), time.monotonic() + WITHIN_S
+    while not feed.trouble:
+        assert time.monotonic() < until
+        if turns.next(until=time.monotonic() + 0.1) and (shot := feed.take()):
+            feed.release(shot)
+    return feed.kind
+
+
 def worker_of() -> int:
     [pid] = [child for child in children(os.getpid()) if "edge_runner" in read(f"/proc/{child}/cmdline")]
     return pid
@@ -184,6 +194,54 @@ class TestFrames:
                 assert -5 <= servers.age_ms(shot.picture, shot.stamp.monotonic_ns) < 150
 
 
+class TestRefit:
+    """Another model: the camera's process lives on, and only the input changes."""
+
+    @pytest.mark.parametrize("moment", ["taken", "wanted", "ready"])
+    def test_camera_stays_open(self, feeds: Callable[..., LiveFeed], shrink: Any, moment: str) -> None:
+        """Whatever was under way, the next shot is prepared for the new model; frames are counted on, by the same worker."""
+        feed = feeds(pattern(fps=100))
+        before, worker = next_shot(feed).stamp.number, worker_of()
+        turns = Turns({"camera": feed})
+        if moment != "taken":
+            while not feed.offers:
+                feed.poll()
+                time.sleep(0.001)
+            feed.want()
+        if moment == "ready":
+            assert turns.next(until=time.monotonic() + WITHIN_S)
+        feed.refit(Exact())
+        for _ in range(3):
+            shot = next_shot(feed)
+            assert (shot.input.shape, shot.input.dtype) == ((1, 3), np.float32)
+            assert np.allclose(shot.input[0], shot.picture.reshape(-1, 3).mean(axis=0), atol=1e-3)
+        assert (worker_of(), feed.losses) == (worker, 0)
+        assert shot.stamp.number > before
+        feed.refit(shrink)
+        assert next_shot(feed).input.shape == shrink.shape
+
+    def test_after_a_loss(self, feeds: Callable[..., LiveFeed]) -> None:
+        """A worker that is started later prepares for the new model as well."""
+        feed = feeds(pattern(fps=100, retry=Retry(0.1, 0.1)))
+        next_shot(feed)
+        feed.refit(Exact())
+        os.kill(worker_of(), signal.SIGKILL)
+        while not feed.losses:
+            feed.poll()
+            time.sleep(0.01)
+        assert next_shot(feed).input.shape == (1, 3)
+
+    def test_larger_input(self, feeds: Callable[..., LiveFeed]) -> None:
+        """The memory grows where the new input needs more."""
+        feed = feeds(pattern(fps=100))
+        next_shot(feed)
+        recipe = Recipe("rgb", (0.0,), (255.0,))
+        feed.refit(Preprocessor(recipe, TensorSpec("x", (1, 300, 400, 3), "float32", 0.0, 0)))
+        shot = next_shot(feed)
+        assert shot.input.shape == (1, 300, 400, 3)
+        assert shot.input.max() == pytest.approx(1.0, abs=0.01)
+
+
 class TestLosses:
     def test_frames_are_counted_on(self, feeds: Callable[..., LiveFeed], caplog: pytest.LogCaptureFixture) -> None:
         """A new worker's frames go on where the last one's ended; the loss is said once, and the return."""
@@ -211,6 +269,19 @@ class TestLosses:
             go_round(feed, 0.05)
         assert feed.trouble is not None
         assert "ended with exit status 3 after 0 frames: frames: the cable was pulled" in feed.trouble
+
+    @pytest.mark.parametrize(
+        ("mode", "after", "kind"), [("exits", 5, "lost"), ("silent", 5, "stalled"), ("silent", 0, "stalled")]
+    )
+    def test_kinds(self, feeds: Callable[..., LiveFeed], mode: str, after: int, kind: str) -> None:
+        """A camera that has gone and one that gives nothing more are told apart."""
+        feed = feeds(program(mode, "--after", after, start_timeout=0.5, stall_timeout=0.5, retry=Retry(30.0, 30.0)))
+        assert wait_for_trouble(feed) == kind
+
+    def test_frozen(self, feeds: Callable[..., LiveFeed]) -> None:
+        """So is one that gives the same picture again and again."""
+        feed = feeds(program("same", "--after", 5, freeze_timeout=0.5, retry=Retry(30.0, 30.0)))
+        assert wait_for_trouble(feed) == "frozen"
 
     def test_a_program_that_ignores_everything(self, feeds: Callable[..., LiveFeed]) -> None:
         """Closing a camera whose program ignores SIGTERM takes a moment, and leaves nothing (the fixture looks)."""

@@ -7,22 +7,17 @@ the middle of what it has its card do (card.py), which then forgets, sector by s
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import queue
 import random
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab.card import Card
+from lab.machine import END_S, Machine
 
 LOGS = ("each", "5s", "never")
 SYNCED = (*LOGS, "spool")
@@ -30,72 +25,12 @@ CALM = ("5s", "never", "spool")
 STARTS = {"": SYNCED, "calm": CALM, "calm eager": CALM}
 """How the machine starts, in turn, and what it writes then: `calm` without what has the card flushed all the time, `eager` with a
 kernel that writes early by itself, so that the end of a file is there in part."""
-START_S = 600.0  # an emulated machine on a busy one
 WRITES_S = 3.0, 20.0  # from its first result to the cut
 REQUESTS = 60  # of the card, within which it then comes
-END_S = 60.0
 LATE_S = {"each": 0.0, "5s": 5.0, "never": math.inf, "spool": 5.0}  # what is written is synchronised within this time
 SPOOL_FULL = 1000  # results; then the oldest go
 SLACK_S = 3.0  # for that itself, in emulation
 SAYS = "power: "
-
-
-class Machine:
-    """The machine, booted, and what it says."""
-
-    def __init__(self, options: argparse.Namespace, place: Path, word: str) -> None:
-        command = [
-            "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",
-            "-smp", "2", "-m", str(options.memory), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-            "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
-            "-append", f"console=ttyS0 panic=-1 loglevel=4 {word}",
-            "-drive", f"file=nbd+unix:///?socket={place},format=raw,if=virtio,cache=none",
-        ]  # fmt: skip
-        self.console = options.console
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def hear(self, within_s: float) -> dict[str, Any] | None:
-        """The next thing that it says; None when it has ended, or is silent for so long. Whatever else it prints is passed over."""
-        while True:
-            try:
-                line = self._said.get(timeout=within_s)
-            except queue.Empty:
-                return None
-            if line is None:
-                return None
-            with suppress(ValueError):  # the last line may be cut as well
-                if line.startswith(SAYS):
-                    said: dict[str, Any] = json.loads(line.removeprefix(SAYS))
-                    return said
-
-    def wait_for(self, word: str) -> dict[str, Any]:
-        """The next thing that it says of this."""
-        while (said := self.hear(START_S)) is not None:
-            if word in said:
-                return said
-        sys.exit(f"edge-runner: error: the machine came to no '{word}'; its console is in {self.console}")
-
-    def end(self) -> Iterator[dict[str, Any]]:
-        """Wait until it is gone; what it had said until then."""
-        self._child.wait(END_S)
-        while (said := self.hear(END_S)) is not None:
-            yield said
-
-    def kill(self) -> None:
-        """At once, as it stands."""
-        self._child.kill()
-
-    def _listen(self) -> None:
-        assert self._child.stdout
-        with open(self.console, "ab") as console:
-            for line in self._child.stdout:
-                console.write(line)
-                self._said.put(line.decode(errors="replace").strip())
-        self._said.put(None)
 
 
 class Ledger:
@@ -203,7 +138,7 @@ def main() -> None:
     started = time.monotonic()
     for number in range(1, options.cuts + 2):
         word = "last" if number > options.cuts else list(STARTS)[number % len(STARTS) - 1]
-        machine = Machine(options, place, word)
+        machine = Machine(booted(options, place, word), options.console, SAYS)
         try:
             one_start(machine, card, ledger, chance, STARTS.get(word))
         finally:
@@ -211,6 +146,17 @@ def main() -> None:
         if ledger.wrong:
             sys.exit("\n".join(f"power: wrong: {what}" for what in dict.fromkeys(ledger.wrong)))
     report(ledger, card, options.cuts, time.monotonic() - started)
+
+
+def booted(options: argparse.Namespace, place: Path, word: str) -> list[str]:
+    """The command that boots it, told `word`, with the card at `place`."""
+    return [
+        "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",
+        "-smp", "2", "-m", str(options.memory), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+        "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
+        "-append", f"console=ttyS0 panic=-1 loglevel=4 {word}",
+        "-drive", f"file=nbd+unix:///?socket={place},format=raw,if=virtio,cache=none",
+    ]  # fmt: skip
 
 
 def one_start(

@@ -182,6 +182,74 @@ def test_a_shape_over_a_bundle(bundle: Path) -> None:
     assert "whose input has its size" in str(error)
 
 
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path) -> Path:
+    """The colour model, installed by hand; its active version's folder."""
+    monkeypatch.setenv("EDGE_RUNNER_STATE", str(tmp_path / "state"))
+    home = tmp_path / "state/models/colour"
+    home.mkdir(parents=True)
+    bundle.rename(home / "v1")
+    (home / "current").symlink_to("v1")
+    return home / "v1"
+
+
+def test_by_name(installed: Path) -> None:
+    """A name stands for the active version's own folder, not for the link: a switch later does not change what was opened."""
+    model = open_model(ModelConfig(name="colour"))
+    assert (model.name, model.path) == ("colour", installed)
+
+
+def test_name_of_nothing(installed: Path) -> None:
+    """A name under which nothing is installed is blamed; what there is, or what helps, is said."""
+    with pytest.raises(ModelError) as caught:
+        open_model(ModelConfig(name="color"))
+    store = installed.parents[1]
+    assert str(caught.value) == f"no model 'color' is installed in {store}; there is colour"
+    assert (caught.value.key, caught.value.exit_code) == ("model.name", EXIT_CONFIG)
+    (installed.parent / "current").unlink()
+    with pytest.raises(ModelError, match="there is none: install a bundle with `edge-runner model install FOLDER`"):
+        open_model(ModelConfig(name="colour"))
+
+
+def test_damage_by_name(installed: Path, configure: Callable[..., Path], run_cli: Callable[..., CompletedProcess[str]]):
+    """What is wrong with an installed model blames the key that chose it, and ends the command with 78."""
+    (installed / LABELS).write_text("green\nred\nblue\n")
+    config = configure(model={"name": "colour"}, preprocess=None)
+    done = run_cli("check", "--config", config)
+    assert done.returncode == EXIT_CONFIG
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"edge-runner: error: {config}:")
+    assert f"model.name: {installed / LABELS} was changed or damaged" in line
+
+
+@pytest.mark.parametrize("key", ["labels", "input_shape"])
+def test_over_an_installed_model(installed: Path, key: str) -> None:
+    """An installed model is a bundle: what only bare files need is refused."""
+    with pytest.raises(SettingError) as caught:
+        open_model(ModelConfig(name="colour", **{key: (Path("labels.txt"))}))
+    assert caught.value.key == f"model.{key}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "says"),
+    [
+        ({}, "path", "missing; allowed: a file or folder that is there, or `name`, an installed model's"),
+        ({"path": Path("m"), "name": "m"}, "name", "given beside `path`; leave one of them out"),
+        ({"name": "../m"}, "name", "got '../m'; allowed: letters, digits and . _ + -"),
+        ({"name": ""}, "name", "got ''; allowed: letters"),
+    ],
+)
+def test_path_or_name(settings: dict, key: str, says: str) -> None:
+    """Exactly one of path and name chooses the model; a name is no path."""
+    with pytest.raises(SettingError) as caught:
+        ModelConfig(**settings)
+    assert caught.value.key == key
+    assert str(caught.value).startswith(says)
+
+
 def test_sha256(bundle: Path, data: Path) -> None:
     """A SHA-256 in the configuration pins the model, of a bundle and of a bare file, in either case of letters."""
     right = sha256_of((data / "colour.tflite").read_bytes())

@@ -143,6 +143,28 @@ def test_answers(load: Callable[[str], Interpreter]) -> None:
     assert scores.sum() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["colour", "quantized"])
+def test_unloaded_and_loaded_again(data: Path, name: str) -> None:
+    """What was unloaded cannot run and still describes itself; loaded again it answers as before."""
+    content = (data / f"{name}.tflite").read_bytes()
+    subject = Interpreter(content, find_runtime())
+    picture = np.broadcast_to(np.array((1, 0, 0)), (1, 8, 8, 3)).astype(subject.inputs[0].dtype)
+    before, described = subject.run(picture), (subject.inputs, subject.outputs)
+    subject.unload()
+    subject.unload()
+    assert not subject.loaded
+    assert (subject.inputs, subject.outputs) == described
+    with pytest.raises(ValueError, match="zip"):
+        subject.run(picture)
+    subject.load(content)
+    assert subject.loaded
+    assert np.array_equal(subject.run(picture), before)
+    subject.unload()
+    with pytest.raises(ModelError):
+        subject.load(b"no model")
+    assert not subject.loaded
+
+
 @pytest.mark.parametrize(("name", "near"), [("uint8", 0.03), ("quantized", 0.03), ("int16", 0.01)])
 def test_real_values(load: Callable[[str], Interpreter], name: str, near: float) -> None:
     """A quantised model's outputs are real values, float32, near those of the model that it was made from."""

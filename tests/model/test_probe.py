@@ -102,6 +102,18 @@ def test_senseless_child(monkeypatch: pytest.MonkeyPatch, code: str, says: str) 
     assert refusal(b"") == says
 
 
+def test_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for another process, that is said."""
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert refusal(b"") == "could not be tried out: no such file or directory"
+
+
+def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that the system ends for want of memory is not called damaged."""
+    monkeypatch.setattr(module, "CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert refusal(b"").endswith("(SIGKILL): this board's memory is too small")
+
+
 def test_memory() -> None:
     """A file that asks for more memory than there is is refused, and the machine does not feel it."""
     content = COLOUR.read_bytes()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edge_runner.errors import OutputError, SettingError
+from edge_runner.errors import NoWayBackError, OutputError, SettingError
 from edge_runner.output import courier, publisher
 from edge_runner.output.base import Item, Origin, Output, OutputConfig
 from edge_runner.output.publisher import Publisher
@@ -213,7 +213,7 @@ class TestSlowOne:
                 subject.publish(result(seq=seq), SHOT)
                 until(lambda: other.seqs[-1:] == [seq])  # noqa: B023
             assert subject.lost == {"outputs.0": 100}
-            assert subject.troubles == ["outputs.0 (kept): is too slow"]
+            assert subject.troubles == [("output_backlog", "outputs.0 (kept): is too slow")]
             stuck.free.set()
             until(lambda: len(stuck.seqs) == Kept.QUEUE)
             subject.publish(result(seq=1000), SHOT)
@@ -265,7 +265,7 @@ class TestSlowOne:
         assert other.seqs == list(range(1, 11))
         assert subject.lost == {"outputs.0": 10, "outputs.1": 10}
         assert warnings(caplog) == [
-            f"outputs.{number} (kept): does not take results in time; 10 are given up at the end" for number in (0, 1)
+            f"outputs.{number} (kept): does not take results in time; 10 are given up" for number in (0, 1)
         ]
         stuck.free.set()
         stuck_too.free.set()
@@ -349,6 +349,222 @@ def test_saved_files_are_named(result: Make) -> None:
         saves.free.set()
     assert named == [each.saved.get("snapshot") for each in returned] == ["1.jpg", "2.jpg", None, None]
     assert '"snapshot": "1.jpg"' in returned[0].line()
+
+
+class TestTakeOver:
+    """Another publisher takes the place of one that runs."""
+
+    def test_what_is_the_same_goes_on(self, result: Make) -> None:
+        """An output of the same settings is not touched, under whatever key; run and numbers go on; others come and go."""
+        kept, leaving = Kept(), Kept(When(min_score=0.5))
+        before = Publisher(outputs(kept, leaving))
+        with before:
+            before.publish(result(seq=before.next_seq()), SHOT)
+            coming = Kept(When(min_score=0.1))
+            after = Publisher(outputs(coming, Kept()), before=before)
+            assert coming.calls == []
+            after.take_over(before)
+            assert after.outputs["outputs.1"] is kept
+            assert (kept.calls, leaving.calls) == (["open"], ["open", "finish", "close"])
+            assert (after.run, after.next_seq()) == (before.run, 2)
+            after.publish(result(seq=2), SHOT)
+            settle(after)
+        with_end(after)
+        assert (kept.seqs, leaving.seqs, coming.seqs) == ([1, 2], [1], [2])
+        assert kept.calls == ["open", "finish", "close"]
+
+    def test_what_waits_comes_along(self, result: Make) -> None:
+        """Results that wait for an output that goes on are neither lost nor brought twice; one that ends gets its own first."""
+        kept, leaving = Kept(), Kept(When(min_score=0.5))
+        before = Publisher(outputs(kept, leaving))
+        before.__enter__()
+        kept.free.clear()
+        leaving.takes_s = 0.01
+        for _ in range(20):
+            before.publish(result(seq=before.next_seq()), SHOT)
+        after = Publisher(outputs(Kept()), before=before)
+        after.take_over(before)
+        assert leaving.seqs == [*range(1, 21)]
+        after.publish(result(seq=after.next_seq()), SHOT)
+        kept.free.set()
+        with_end(after)
+        assert kept.seqs == [*range(1, 22)]
+
+    def test_one_that_is_stuck_goes_on(self, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where what is new cannot be opened, also an output that did not end in time goes on, as soon as it can."""
+        monkeypatch.setattr(publisher, "FLUSH_S", 0.1)
+
+        class Never(Kept):
+            def open(self, origin: Origin) -> None:
+                raise SettingError("there is none", key="path")
+
+        stuck = Kept(When(min_score=0.5))
+        before = Publisher(outputs(stuck))
+        before.__enter__()
+        stuck.free.clear()
+        before.publish(result(seq=before.next_seq()), SHOT)
+        after = Publisher(outputs(Never()), before=before)
+        with pytest.raises(SettingError):
+            after.take_over(before)
+        stuck.free.set()
+        for _ in range(5):
+            before.publish(result(seq=before.next_seq()), SHOT)
+        settle(before)
+        with_end(before)
+        assert stuck.seqs == [*range(1, 7)]
+        assert (before.lost, [call for call in stuck.calls if call != "tick"]) == ({}, ["open", "finish", "close"])
+
+    def test_no_way_back(self, result: Make) -> None:
+        """An output that was ended, and cannot be opened again either, is no reason to go on without a word."""
+
+        class Once(Kept):
+            def open(self, origin: Origin) -> None:
+                if self.calls:
+                    raise SettingError("somebody else has it now", key="path")
+                super().open(origin)
+
+        before = Publisher(outputs(Once(When(min_score=0.5))))
+        before.__enter__()
+        after = Publisher(outputs(Once(), Once(When(min_score=0.1))), before=before)
+        after.outputs["outputs.1"].calls.append("taken")
+        with pytest.raises(
+            NoWayBackError, match=r"outputs\.0 \(kept\) cannot be opened again: somebody else has it now"
+        ):
+            after.take_over(before)
+        with_end(before)
+
+    def test_what_was_lost_is_told(self, result: Make) -> None:
+        """Results that an output lost before a reload closed it are still lost at the end."""
+        leaving = Kept(When(min_score=0.5))
+        before = Publisher(outputs(leaving))
+        before.__enter__()
+        leaving.trouble = OutputError("the disk is full")
+        before.publish(result(seq=before.next_seq()), SHOT)
+        after = Publisher(outputs(Kept()), before=before)
+        after.take_over(before)
+        with_end(after)
+        assert (after.lost_before, after.reports()) == (1, ["1 results lost at outputs that a reload closed"])
+
+    def test_one_that_does_not_open(self, result: Make) -> None:
+        """Then the one before runs on whole: those that were ended for it are opened again, and the error names the key."""
+
+        class Never(Kept):
+            def open(self, origin: Origin) -> None:
+                raise SettingError("there is none", key="path")
+
+        kept, leaving = Kept(), Kept(When(min_score=0.5))
+        before = Publisher(outputs(leaving, kept))
+        before.__enter__()
+        before.publish(result(seq=before.next_seq()), SHOT)
+        coming = Kept(When(min_score=0.1))
+        after = Publisher(outputs(coming, Kept(), Never(When(min_score=0.2))), before=before)
+        with pytest.raises(SettingError) as caught:
+            after.take_over(before)
+        assert caught.value.key == "outputs.2.path"
+        assert coming.calls == ["open", "close"]
+        before.publish(result(seq=before.next_seq()), SHOT)
+        with_end(before)
+        assert (leaving.seqs, kept.seqs) == ([1, 2], [1, 2])
+        assert leaving.calls == ["open", "finish", "close", "open", "finish", "close"]
+        assert kept.calls == ["open", "finish", "close"]
+
+    def test_losses_are_counted_on(self, result: Make) -> None:
+        """What was lost at an output that is no more is not forgotten."""
+        leaving = Kept(When(min_score=0.5))
+        leaving.trouble = OutputError("full", lost=1)
+        before = Publisher(outputs(leaving))
+        before.__enter__()
+        before.publish(result(seq=1), SHOT)
+        settle(before)
+        after = Publisher(outputs(Kept()), before=before)
+        after.take_over(before)
+        assert (after.lost, after.lost_before) == ({}, 1)
+        again = Publisher(outputs(Kept()), before=after)
+        again.take_over(after)
+        assert again.lost_before == 1
+        with_end(again)
+
+    def test_another_origin(self) -> None:
+        """Outputs that would notice a difference, another device or other labels, are opened anew, with the run that goes on."""
+        kept, other = Kept(), Kept()
+        before = Publisher(outputs(kept), Origin(device="one"))
+        before.__enter__()
+        after = Publisher(outputs(other), Origin(device="two"), before=before)
+        after.take_over(before)
+        assert after.outputs["outputs.0"] is other
+        assert after.origin.run == before.origin.run
+        with_end(after)
+        assert kept.calls == other.calls == ["open", "finish", "close"]
+
+    def test_one_whose_reader_has_gone(self, result: Make) -> None:
+        """It is not taken over: a new one may have another reader."""
+        kept, gone = Kept(), Kept(When(min_score=0.5))
+        gone.trouble = BrokenPipeError()
+        before = Publisher(outputs(kept, gone))
+        before.__enter__()
+        before.publish(result(seq=1), SHOT)
+        until(lambda: not before.waiting)
+        new = Kept(When(min_score=0.5))
+        after = Publisher(outputs(Kept(), new), before=before)
+        assert after.outputs == {"outputs.0": kept, "outputs.1": new}
+        after.take_over(before)
+        with_end(after)
+
+
+def with_end(subject: Publisher) -> None:
+    subject.__exit__()
+
+
+class TestStuck:
+    def test_for_how_long(self, result: Make) -> None:
+        """A call that does not come back is seen, and whether that output ever worked; one that waits for results is not stuck."""
+        first, later = Kept(), Kept(When(min_score=0.5))
+        subject = Publisher(outputs(first, later))
+        with subject:
+            assert subject.stuck(0.0) == []
+            first.free.clear()
+            subject.publish(result(seq=1), SHOT)
+            until(lambda: later.seqs == [1])
+            later.free.clear()
+            subject.publish(result(seq=2), SHOT)
+            until(lambda: len(subject.stuck(0.02)) == 2)
+            assert [courier.has_worked for courier in subject.stuck(0.02)] == [False, True]
+            assert subject.stuck(LONG_S) == []
+            first.free.set()
+            later.free.set()
+            until(lambda: not subject.stuck(0.0))
+
+    def test_troubles_have_codes(self, result: Make) -> None:
+        """One that fails and one that is behind are told apart, each under its name."""
+        failing, behind = Kept(), Kept(When(min_score=0.5))
+        failing.trouble = OutputError("the disk is full")
+        behind.free.clear()
+        with Publisher(outputs(failing, behind)) as subject:
+            for seq in range(1, behind.QUEUE + 5):
+                subject.publish(result(seq=seq), SHOT)
+            told = [
+                "output_failing: outputs.0 (kept): the disk is full",
+                "output_backlog: outputs.1 (kept): is too slow",
+            ]
+            until(lambda: list(map(str, subject.troubles)) == told)
+            behind.free.set()
+            settle(subject)
+
+    def test_of_files_waiting_is_noted(self, result: Make) -> None:
+        """Whoever watches the loop can tell that it waits for an output, as a file may."""
+        kept = Kept()
+        kept.free.clear()
+        subject = Publisher(outputs(kept), patient=True)
+        with subject:
+            for seq in range(1, kept.QUEUE + 1):
+                subject.publish(result(seq=seq), SHOT)
+            assert subject.waited_at == 0.0
+            late = threading.Thread(target=lambda: subject.publish(result(seq=kept.QUEUE + 1), SHOT))
+            late.start()
+            until(lambda: subject.waited_at)
+            assert time.monotonic() - subject.waited_at < LONG_S
+            kept.free.set()
+            late.join()
 
 
 def test_figures_have_their_outputs_key() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -90,7 +91,8 @@ class TestSignals:
         before = [signal.getsignal(number) for number in STOPPING]
         with Signals() as signals:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert signals.take() == "SIGTERM"
+            signals.read()
+            assert signals.stopped == "SIGTERM"
         assert [signal.getsignal(number) for number in STOPPING] == before
         assert signal.set_wakeup_fd(-1) == -1
 
@@ -384,3 +386,59 @@ def test_summary() -> None:
     spoilt = daemon.summary(one, [Skipping(0, "door", {"torn": 3, "lost": 1})])
     assert spoilt.endswith("; 3 live frames dropped; door: 3 times torn, 1 times lost")
     assert daemon.summary(Counts(started=time.monotonic()), []) == "0 results in 0.0 s"
+
+
+# Where the wall clock may be asked: for the time that a result, a file or an answer carries, and of files for their age.
+# Nothing else may depend on it, for on a board it jumps by years when a time service comes up.
+WALL_CLOCK = {
+    "camera/base.py": "a frame's stamp",
+    "camera/http.py": "a frame's stamp",
+    "camera/pattern.py": "a frame's stamp",
+    "camera/program.py": "a frame's stamp",
+    "camera/rtsp.py": "a frame's stamp",
+    "camera/v4l2.py": "a frame's stamp",
+    "output/budget.py": "which day it is",
+    "output/logfile.py": "how old a file from before the start is",
+    "output/mqtt.py": "the time of a state",
+    "output/quota.py": "how old an unfinished file is",
+    "result.py": "the name of a run",
+    "service/watchdog.py": "the time in health.json",
+}
+WALL_CALLS = {
+    "time.time",
+    "time.time_ns",
+    "time.localtime",
+    "time.gmtime",
+    "datetime.now",
+    "datetime.utcnow",
+    "date.today",
+}
+DAEMON = ("*.py", "camera/*.py", "model/*.py", "task/*.py", "output/*.py", "service/*.py")
+
+
+def wall_calls(path: Path) -> set[str]:
+    """Calls of functions that read the wall clock, and imports by which one could hide."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            found |= {call for call in WALL_CALLS if dotted == call or dotted.endswith(f".{call}")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            found |= {f"time.{alias.name}" for alias in node.names if f"time.{alias.name}" in WALL_CALLS}
+    return found
+
+
+def test_nothing_is_decided_by_the_wall_clock() -> None:
+    """It is read only where a result, a file or an answer carries the time, or where a file from before the start is judged."""
+    house = Path(daemon.__file__).parents[1]
+    readers = {str(path.relative_to(house)) for pattern in DAEMON for path in house.glob(pattern) if wall_calls(path)}
+    assert readers == set(WALL_CLOCK)
+
+
+@pytest.mark.parametrize(
+    "code", ["import time\ntime.time()", "from time import time_ns", "import datetime\ndatetime.datetime.now()"]
+)
+def test_readers_of_the_wall_clock_are_seen(tmp_path: Path, code: str) -> None:
+    """However it is spelled."""
+    (tmp_path / "a.py").write_text(code)
+    assert wall_calls(tmp_path / "a.py")

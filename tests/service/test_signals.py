@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from edge_runner.service.signals import Signals
+
 DELAYS_S = (0.1, 0.2, 0.3, 0.4)
 
 
@@ -64,3 +66,66 @@ def test_slow_camera(start_cli: Any, configure: Any) -> None:
     child.send_signal(signal.SIGTERM)
     assert child.wait(20) == 0
     assert time.monotonic() - sent < 3
+
+
+@pytest.mark.usefixtures("nothing_left")
+class TestHangUp:
+    def test_asks_for_a_reload(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SIGHUP is readable, and asks for the configuration to be read again; it ends nothing."""
+        monkeypatch.setattr("sys.stdin", None)
+        before = signal.getsignal(signal.SIGHUP)
+        with Signals() as signals:
+            assert not select.select([signals], [], [], 0)[0]
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert select.select([signals], [], [], 10)[0]
+            assert not signals.pending()
+            assert (signals.reload, signals.stopped) == (True, "")
+            signals.reload = False
+            signals.read()
+            assert not signals.reload
+        assert signal.getsignal(signal.SIGHUP) == before
+
+    def test_beside_a_signal_to_stop(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both are heard, in any order; the first that stops names the end."""
+        monkeypatch.setattr("sys.stdin", None)
+        with Signals() as signals:
+            for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(os.getpid(), number)
+            assert signals.pending()
+            assert (signals.reload, signals.stopped) == (True, "SIGTERM")
+
+    def test_of_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a terminal it says that the terminal has gone."""
+
+        class Terminal:
+            def isatty(self) -> bool:
+                return True
+
+        monkeypatch.setattr("sys.stdin", Terminal())
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.pending()
+            assert (signals.reload, signals.stopped) == (False, "SIGHUP")
+
+    def test_where_it_was_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As nohup has it: it still is, during and after."""
+        monkeypatch.setattr("sys.stdin", None)
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with Signals() as signals:
+                os.kill(os.getpid(), signal.SIGHUP)
+                signals.read()
+                assert (signals.reload, signals.stopped) == (False, "")
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_thousands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However often it comes before anybody looks, nothing is held up, and a signal to stop is heard after it."""
+        monkeypatch.setattr("sys.stdin", None)
+        with Signals() as signals:
+            for _ in range(5000):
+                os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.pending()
+            assert signals.reload

@@ -435,3 +435,56 @@ def test_a_late_answer_makes_no_other_stale(made: Callable[..., dict[str, Feed]]
     assert lane is not None
     assert lane.key == "slow"
     assert other.wanted == 0
+
+
+class TestChanges:
+    """What a reload changes, while cameras go on."""
+
+    def test_dates_go_on(self, made: Any, clock: Any) -> None:
+        """A camera that goes on is not served sooner for it, under another key neither; a new one begins at once."""
+        stays, goes, comes = Made("stays", frames=9, max_fps=1), Made("goes", frames=9), Made("comes", frames=9)
+        feeds = made(stays, goes, comes)
+        before = Turns({"camera": stays, "other": goes})
+        serve(before, 6, clock)
+        after = Turns({"cameras.a": stays, "cameras.b": comes}, before.lanes)
+        assert [(lane.key, lane.feed) for lane in after.lanes] == [("cameras.a", stays), ("cameras.b", comes)]
+        old, new = before.lanes[0], after.lanes[0]
+        assert (new.due, new.served, new.asked) == (old.due, old.served, old.asked)
+        assert after.lanes[1].due == clock()
+        assert set(feeds) == {"stays", "goes", "comes"}
+
+    def test_a_file_that_has_ended(self, made: Any) -> None:
+        """It does not begin again because something else was changed."""
+        file = MadeFile("file", frames=1)
+        made(file)
+        file.ended = True
+        assert Turns({"camera": file}).lanes == []
+
+    def test_idle(self, made: Any, clock: Any) -> None:
+        """Cameras are kept up and no frame is taken, until the time has come, or something beside them."""
+        camera = Made("camera", frames=9)
+        turns = Turns(made(camera))
+        turns.idle([], clock() + 2)
+        assert (camera.polled, camera.number) == (1, 0)
+        camera.date = clock() + 0.5
+        before = clock()
+        turns.idle([], clock() + 2)
+        assert clock() - before == pytest.approx(0.5)
+        reader, writer = os.pipe()
+        os.write(writer, b"x")
+        before = clock()
+        turns.idle([reader], clock() + 2)
+        assert clock() == before
+        os.close(reader)
+        os.close(writer)
+
+    def test_refresh(self, made: Any) -> None:
+        """After a pause what a live camera showed before it is thrown away; a file loses nothing."""
+        live, file = Made("live", frames=9), MadeFile("file", frames=9)
+        turns = Turns(made(live, file))
+        assert turns.next() is not None
+        while not (live.ready and file.ready):
+            live.want() if live.offers else None
+        turns.refresh()
+        assert (live.ready, live.number) == (False, 1)
+        assert (file.ready, file.number) == (True, 0)

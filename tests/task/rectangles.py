@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from edge_runner.camera.develop import Developer, Slot
 from edge_runner.camera.images import Images, ImagesConfig
+from edge_runner.engine import Engine, build_engine
 from edge_runner.frame import Geometry, Picture
 from edge_runner.model.preprocess import Preprocessor
-from edge_runner.pipeline import Engine, build_engine
 from edge_runner.result import Answers
 from edge_runner.settings import load_settings
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from rectangles import COLOURS, DATA, LANDSCAPE, RECIPE, SCORES, body_points
 
+from edge_runner.engine import build_engine
 from edge_runner.errors import EXIT_CONFIG, EdgeRunnerError
-from edge_runner.pipeline import build_engine
 from edge_runner.settings import load_settings
 from edge_runner.task.decoder import DECODERS
 

@@ -23,7 +23,7 @@ from rectangles import (
     body_points,
 )
 
-from edge_runner.pipeline import Engine
+from edge_runner.engine import Engine
 from edge_runner.result import Answers
 from edge_runner.task.pose import KEYPOINTS
 

@@ -190,6 +190,22 @@ class TestModel:
         assert "preprocess:" not in text
         assert draft.missing == ()
 
+    def test_installed(self, plug: Any, tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An installed model goes by its name, and results into a log; a file of that name, which is there, comes first."""
+        monkeypatch.setenv("EDGE_RUNNER_STATE", str(tmp_path))
+        (tmp_path / "models/colour").mkdir(parents=True)
+        shutil.copytree(bundle, tmp_path / "models/colour/v1")
+        (tmp_path / "models/colour/current").symlink_to("v1")
+        settings, _, draft = written(tmp_path, Path("colour"))
+        assert (settings.model.name, settings.model.path) == ("colour", None)
+        assert [output.type for output in settings.outputs] == ["console", "jsonl"]
+        assert not draft.missing
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(bundle, "colour")
+        assert "  path: colour" in init.compose(Path("colour"), [], None).text
+        with pytest.raises(ModelError, match="birds"):
+            init.compose(Path("birds"), [], None)
+
     def test_bare(self, run_cli: Any, plug: Any, tmp_path: Path, data: Path) -> None:
         """How a bare model's pictures are prepared is not guessed: it is left out and said, and `check` asks for it."""
         plug()

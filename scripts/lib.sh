@@ -51,53 +51,49 @@ board_env() { make_env "$ROOT/$1" "$2" 3.11 3.10 3.12 3.13 3.14 3; }
 # TensorFlow 2.16.2 is there up to 3.12; newer Pythons get a newer one.
 builder_env() { make_env "$ROOT/.venv-build" "$1" 3.11 3.10 3.12 3.13 3; }
 
-# rtsp_server: what the tests' RTSP camera needs, for the system's own Python. Where it cannot be had, those tests are skipped.
+# packages_of PROGRAM:PACKAGE…: Debian's packages of those programs that are not there.
+packages_of() {
+    local each
+    for each in "$@"; do
+        PATH="$PATH:/usr/sbin:/sbin" command -v "${each%:*}" >/dev/null || echo "${each#*:}"
+    done
+}
+
+# install_for TESTS PACKAGE…: what these tests need. Where it cannot be had, they are skipped.
+install_for() {
+    local tests=$1
+    shift
+    [ $# != 0 ] || return 0
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say "the tests with $tests are skipped; they need, as root, on Debian: apt-get install $*"
+        return 0
+    fi
+    say "installing what the tests with $tests need …"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >/dev/null 2>&1 ||
+        say "the tests with $tests are skipped: apt-get could not install $*"
+}
+
+# rtsp_server: for the system's own Python.
 rtsp_server() {
-    local packages="python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly"
     local wanted="import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer; Gst.init(None)
 assert all(map(Gst.ElementFactory.find, ('appsrc', 'x264enc', 'rtph264pay', 'jpegenc', 'rtpjpegpay')))"
     ! /usr/bin/python3 -c "$wanted" >/dev/null 2>&1 || return 0
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "the tests with an RTSP camera are skipped; on Debian: sudo apt install $packages"
-        return 0
-    fi
-    say "installing an RTSP server for the tests …"
-    # shellcheck disable=SC2086  # a list
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $packages; } >/dev/null 2>&1 ||
-        say "the tests with an RTSP camera are skipped: apt-get could not install $packages"
+    install_for "an RTSP camera" python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,ugly}
 }
 
-# mqtt_broker: the broker of the tests with MQTT, and a network to cut. Where it cannot be had, those tests are skipped.
+# mqtt_broker: and a network to cut.
 mqtt_broker() {
-    local each missing=()
-    for each in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2; do
-        PATH="$PATH:/usr/sbin:/sbin" command -v "${each%:*}" >/dev/null || missing+=("${each#*:}")
-    done
-    [ ${#missing[@]} != 0 ] || return 0
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "the tests with an MQTT broker are skipped; on Debian: sudo apt install ${missing[*]}"
-        return 0
-    fi
-    say "installing an MQTT broker for the tests …"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 ||
-        say "the tests with an MQTT broker are skipped: apt-get could not install ${missing[*]}"
-    if [ "${missing[0]}" = mosquitto ]; then # as a service, Debian starts it at once; the tests start their own
+    local missing
+    mapfile -t missing < <(packages_of mosquitto:mosquitto mosquitto_sub:mosquitto-clients ip:iproute2)
+    install_for "an MQTT broker" "${missing[@]}"
+    if [ "${missing[0]:-}" = mosquitto ]; then # as a service, Debian starts it at once; the tests start their own
         { service mosquitto stop && update-rc.d mosquitto disable; } >/dev/null 2>&1 || true
     fi
 }
 
-# containers: what the tests with a real systemd boot it in. Where it cannot be had, those tests are skipped.
+# containers: a real systemd is booted in one.
 containers() {
-    local each missing=()
-    for each in systemd-nspawn:systemd-container mmdebstrap:mmdebstrap; do
-        command -v "${each%:*}" >/dev/null || missing+=("${each#*:}")
-    done
-    [ ${#missing[@]} != 0 ] || return 0
-    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        say "the tests with a real systemd are skipped; they need root, and on Debian: sudo apt install ${missing[*]}"
-        return 0
-    fi
-    say "installing what boots a container, for the tests …"
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >/dev/null 2>&1 ||
-        say "the tests with a real systemd are skipped: apt-get could not install ${missing[*]}"
+    local missing
+    mapfile -t missing < <(packages_of systemd-nspawn:systemd-container mmdebstrap:mmdebstrap)
+    install_for "a real systemd" "${missing[@]}"
 }

@@ -36,6 +36,18 @@ kvm_works() {
     [ $code = 124 ]
 }
 
+# read_cuts USAGE ARGUMENT…: how often and when the power is cut, as $options.
+read_cuts() {
+    local usage="usage: $1"
+    shift
+    options=("$@")
+    while [ $# -gt 0 ]; do
+        case $1 in --cuts | --seed) [[ ${2:-} =~ ^[0-9]+$ ]] && shift 2 && continue ;; esac
+        say "$usage"
+        exit 2
+    done
+}
+
 # within TREE NAME PROGRAM ARGUMENT…: run a program of an unpacked Debian, called by NAME, with that Debian's libraries.
 within() {
     local tree=$1 name=$2 program=$3

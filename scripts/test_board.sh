@@ -15,8 +15,6 @@ IDLE="getty@tty1 serial-getty@ttyS0 ssh apt-daily.timer apt-daily-upgrade.timer 
     dpkg-db-backup.timer systemd-logind kmod-static-nodes modprobe@configfs modprobe@fuse modprobe@efi_pstore modprobe@drm"
 PATH="$PATH:/usr/sbin:/sbin" # where Debian has mke2fs and e2fsck
 
-usage() { say "usage: scripts/test_board.sh [--cuts N] [--seed N]" && exit 2; }
-
 # make_card: Debian, its kernel's modules, the wheelhouse, two releases of a model, and what is checked, as the image of a card.
 make_card() {
     local card="$WORK/card.d" tree unit
@@ -70,12 +68,7 @@ EOF2
     archive "$first" "$WORK/initrd"
 }
 
-options=("$@")
-while [ $# -gt 0 ]; do
-    case $1 in --cuts | --seed) ;; *) usage ;; esac
-    [[ ${2:-} =~ ^[0-9]+$ ]] || usage
-    shift 2
-done
+read_cuts "scripts/test_board.sh [--cuts N] [--seed N]" "$@"
 [ "$(id -u)" = 0 ] || cannot "the virtual board needs root, for its files' owners"
 need_machine
 HOUSE="$(dirname "$CACHE")/wheelhouse/x86_64-py3.11"

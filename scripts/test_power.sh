@@ -9,13 +9,7 @@ set -Eeuo pipefail
 CARD_MB=64
 PATH="$PATH:/usr/sbin:/sbin" # where Debian has mke2fs and e2fsck
 
-usage() { say "usage: scripts/test_power.sh [--cuts N] [--seed N]" && exit 2; }
-options=("$@")
-while [ $# -gt 0 ]; do
-    case $1 in --cuts | --seed) ;; *) usage ;; esac
-    [[ ${2:-} =~ ^[0-9]+$ ]] || usage
-    shift 2
-done
+read_cuts "scripts/test_power.sh [--cuts N] [--seed N]" "$@"
 
 need_machine
 begin_load

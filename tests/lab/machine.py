@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import queue
 import subprocess
@@ -14,6 +15,36 @@ from typing import Any
 
 START_S = 600.0  # an emulated machine on a busy one
 END_S = 60.0
+
+
+def read_options(description: str | None, cuts: int) -> argparse.Namespace:
+    """What scripts/test_power.sh and scripts/test_board.sh say: how often and when the power is cut, and of which machine.
+
+    Its console is emptied.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cuts", type=int, default=cuts)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--machine", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--console", type=Path, required=True)
+    parser.add_argument("--accelerator", required=True)
+    parser.add_argument("--memory", type=int, required=True)
+    options = parser.parse_args()
+    options.console.write_bytes(b"")
+    return options
+
+
+def boots(options: argparse.Namespace, word: str, drive: str, *serial: str) -> list[str]:
+    """The command that boots it, told `word`, from a card that is a `drive` of QEMU's; `serial` are lines before the one that is heard."""
+    lines = [argument for line in (*serial, "stdio") for argument in ("-serial", line)]
+    return [
+        "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",
+        "-smp", "2", "-m", str(options.memory), "-nodefaults", "-no-reboot", "-display", "none", *lines,
+        "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
+        "-append", f"console=ttyS0 panic=-1 loglevel=4 {word}",
+        "-drive", f"{drive},format=raw,if=virtio",
+    ]  # fmt: skip
 
 
 class Machine:

@@ -6,7 +6,6 @@ the middle of what it has its card do (card.py), which then forgets, sector by s
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab.card import Card
-from lab.machine import END_S, Machine
+from lab.machine import END_S, Machine, boots, read_options
 
 LOGS = ("each", "5s", "never")
 SYNCED = (*LOGS, "spool")
@@ -123,22 +122,14 @@ class Ledger:
 
 def main() -> None:
     """Cut by cut, what was lost; then the figures of all of them. The exit code is 0 only where all is well."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cuts", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--machine", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--console", type=Path, required=True)
-    parser.add_argument("--accelerator", default="tcg")
-    parser.add_argument("--memory", type=int, default=2048)
-    options = parser.parse_args()
-    options.console.write_bytes(b"")
+    options = read_options(__doc__, cuts=8)
     chance, ledger, place = random.Random(options.seed), Ledger(), options.work / "card"
     card = Card(options.work / "card.img", place, random.Random(options.seed))
+    drive = f"file=nbd+unix:///?socket={place},cache=none"
     started = time.monotonic()
     for number in range(1, options.cuts + 2):
         word = "last" if number > options.cuts else list(STARTS)[number % len(STARTS) - 1]
-        machine = Machine(booted(options, place, word), options.console, SAYS)
+        machine = Machine(boots(options, word, drive), options.console, SAYS)
         try:
             one_start(machine, card, ledger, chance, STARTS.get(word))
         finally:
@@ -146,17 +137,6 @@ def main() -> None:
         if ledger.wrong:
             sys.exit("\n".join(f"power: wrong: {what}" for what in dict.fromkeys(ledger.wrong)))
     report(ledger, card, options.cuts, time.monotonic() - started)
-
-
-def booted(options: argparse.Namespace, place: Path, word: str) -> list[str]:
-    """The command that boots it, told `word`, with the card at `place`."""
-    return [
-        "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",
-        "-smp", "2", "-m", str(options.memory), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-        "-kernel", str(options.machine / "kernel"), "-initrd", str(options.work / "initrd"),
-        "-append", f"console=ttyS0 panic=-1 loglevel=4 {word}",
-        "-drive", f"file=nbd+unix:///?socket={place},format=raw,if=virtio,cache=none",
-    ]  # fmt: skip
 
 
 def one_start(

@@ -18,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lab.card import Card
-from lab.machine import START_S, Machine
+from lab.machine import START_S, Machine, boots, read_options
 
 SAYS = "board: "
 INSTALL_S = 2400.0  # pip, in emulation
@@ -31,16 +31,7 @@ MENDED = 1  # of e2fsck's codes; what is above says damage
 
 def main() -> None:
     """The installation, then cut by cut. The exit code is 0 only where all is well."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cuts", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--machine", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--console", type=Path, required=True)
-    parser.add_argument("--accelerator", default="tcg")
-    parser.add_argument("--memory", type=int, default=1024)
-    options = parser.parse_args()
-    options.console.write_bytes(b"")
+    options = read_options(__doc__, cuts=3)
     board = Board(options)
     install(board)
     chance = random.Random(options.seed)
@@ -67,17 +58,11 @@ class Board:
 
     def boot(self, phase: str) -> Machine:
         """Power on; for the installation with a card that is quick, and asked to forget nothing."""
-        drive = f"nbd+unix:///?socket={self.place}" if phase != "install" else str(self.image)
+        file = f"nbd+unix:///?socket={self.place}" if phase != "install" else str(self.image)
         cache = "none" if phase != "install" else "unsafe"
         console = self.options.console
-        command = [
-            "qemu-system-x86_64", "-machine", f"q35,accel={self.options.accelerator}", "-cpu", "max",
-            "-smp", "2", "-m", str(self.options.memory), "-nodefaults", "-no-reboot", "-display", "none",
-            "-serial", f"file:{console}.{phase}", "-serial", "stdio",
-            "-kernel", str(self.options.machine / "kernel"), "-initrd", str(self.options.work / "initrd"),
-            "-append", f"console=ttyS0 panic=-1 loglevel=4 board.phase={phase}",
-            "-drive", f"file={drive},format=raw,if=virtio,cache={cache}",
-        ]  # fmt: skip
+        drive = f"file={file},cache={cache}"
+        command = boots(self.options, f"board.phase={phase}", drive, f"file:{console}.{phase}")
         self.machine = Machine(command, console, SAYS)
         return self.machine
 

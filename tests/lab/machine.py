@@ -36,7 +36,10 @@ def read_options(description: str | None, cuts: int) -> argparse.Namespace:
 
 
 def boots(options: argparse.Namespace, word: str, drive: str, *serial: str) -> list[str]:
-    """The command that boots it, told `word`, from a card that is a `drive` of QEMU's; `serial` are lines before the one that is heard."""
+    """The command that boots it, told `word`, from a card that is a `drive` of QEMU's.
+
+    `serial` are lines of its own before the one that is heard.
+    """
     lines = [argument for line in (*serial, "stdio") for argument in ("-serial", line)]
     return [
         "qemu-system-x86_64", "-machine", f"q35,accel={options.accelerator}", "-cpu", "max",

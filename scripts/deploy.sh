@@ -10,6 +10,7 @@ set -Eeuo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 HOUSES="${XDG_CACHE_HOME:-$HOME/.cache}/edge-runner/wheelhouse"
 LOST=255 # what ssh ends with where it is ssh that failed
+DAMAGED=3 # what install_device.sh ends with where the board's version is damaged, and only a wheelhouse can mend it
 STAGE=
 
 usage() {
@@ -131,7 +132,7 @@ look_at_board() {
     amd64) platform=x86_64 ;;
     *) die "$host is $arch; there are runtimes for arm64, armhf and amd64" ;;
     esac
-    [ -n "$python" ] || die "$host has no /usr/bin/python3: sudo apt install python3 python3-venv"
+    [ -n "$python" ] || die "$host has no /usr/bin/python3: sudo apt install python3"
     case $python in
     3.?) die "$host has Python $python; 3.10 is the oldest that works: Raspberry Pi OS Bookworm has 3.11, Ubuntu 22.04 has 3.10" ;;
     esac
@@ -141,13 +142,13 @@ look_at_board() {
     say "$host: $debian, $arch, Python $python, $(fact free_mb) MB free"
 }
 
-# bring_wheelhouse: made for this board, kept here, and copied unless it is what the board has.
+# bring_wheelhouse: made for this board, kept here, and copied unless it is what the board has; with $anew, all the same.
 bring_wheelhouse() {
     local house="$HOUSES/$platform-py$python" size_mb version
     mkdir -p "$HOUSES"
     "$ROOT/scripts/make_wheelhouse.sh" --platform "$platform" --python "$python" --output "$house" || exit $?
     version=$(sed -n 's/^version=//p' "$house/WHEELHOUSE")-$(sha256sum "$house/SHA256SUMS" | cut -c 1-8)
-    if [ "$(fact installed)" = "versions/$version" ]; then
+    if ! $anew && [ "$(fact installed)" = "versions/$version" ]; then
         say "$host has edge-runner $version already"
         return
     fi
@@ -175,18 +176,18 @@ bring_files() {
 
 copy_as() { "${ssh[@]}" "$host" "cat >$(remote "$STAGE/$2")" <"$1" || die "copying $1 to $host failed; run it again"; }
 
-# act: the board's part, as root. Only there, and only where sudo asks for a password, a terminal is needed.
+# act: the board's part, as root. Only there, and only where sudo asks for a password, a terminal is needed. $code is how it ended.
 act() {
-    local code=0
     local command=(/usr/bin/python3 "$STAGE/deploy_on_board.py" "$STAGE")
     [ -z "$name" ] || command+=("--name=$name" "--file=$(basename -- "$config")")
+    [ -z "$bundle" ] || command+=(--bundle)
+    code=0
     case $(fact root) in
     is) "${ssh[@]}" "$host" "$(remote "${command[@]}")" </dev/null || code=$? ;;
     may) "${ssh[@]}" "$host" "$(remote sudo -n "${command[@]}")" </dev/null || code=$? ;;
     asks) "${ssh[@]}" -tt "$host" "$(remote sudo "${command[@]}")" || code=$? ;;
     esac
     [ $code != $LOST ] || die "the connection to $host was lost; run it again"
-    [ $code = 0 ] || exit $code
 }
 
 # show_the_way: where to look next.
@@ -204,7 +205,14 @@ read_options "$@"
 look_at_files
 connect
 ask_board
+anew=false
 bring_wheelhouse
 bring_files
 act
+if [ $code = $DAMAGED ]; then
+    anew=true
+    bring_wheelhouse
+    act
+fi
+[ $code = 0 ] || exit $code
 show_the_way

@@ -11,7 +11,9 @@ import grp
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -28,10 +30,7 @@ USER = "edge-runner"
 COMMAND = "/usr/local/bin/edge-runner"
 CONFIGS, LOGS, STATES, RUNTIME = (Path(root, "edge-runner") for root in ("/etc", "/var/log", "/var/lib", "/run"))
 DROP_INS, SHARE = Path("/etc/systemd/system"), Path("/opt/edge-runner/current/share/edge-runner")
-PARTS = {
-    "csi-camera.conf": r"""\btype["']?\s*:\s*["']?rpicam\b""",
-    "accelerator.conf": r"""\bdelegate["']?\s*:""",
-}
+PARTS = {"csi-camera.conf": r"""\btype["']?\s*:\s*["']?rpicam\b"""}
 """The unit's drop-ins, and what a configuration has that needs them."""
 COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
 LOCK = Path("/run/edge-runner-deploy.lock")  # where only root may write
@@ -62,10 +61,13 @@ def main() -> int:
     parser.add_argument("stage", type=Path, help="the folder of what was brought")
     parser.add_argument("--name", help="the service")
     parser.add_argument("--file", help="what its configuration is called on the workstation")
+    parser.add_argument("--bundle", action="store_true", help="a model was brought")
     options = parser.parse_args()
+    os.umask(0o022)  # folders above those that are made are for all to enter
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a line that is lost ends nothing half-way
     try:
         with only_one():
-            deploy(options.stage, options.name, options.file)
+            deploy(options.stage, options.name, options.file, options.bundle)
     except Failed as error:
         say(f"{ERROR}{error}")
         return error.code
@@ -78,11 +80,11 @@ def main() -> int:
     return 0
 
 
-def deploy(stage: Path, name: str | None, file: str | None) -> None:
+def deploy(stage: Path, name: str | None, file: str | None, with_bundle: bool) -> None:
     """What was brought, in this order: edge-runner, the model, the configuration, the service."""
     service = Service(name) if name else None
     install(stage / "wheelhouse")
-    bundle = Bundle.brought(stage)
+    bundle = Bundle.brought(stage) if with_bundle else None
     if bundle:
         bundle.install()
     if service and file:
@@ -115,10 +117,10 @@ class Bundle:
     version: str
 
     @classmethod
-    def brought(cls, stage: Path) -> Bundle | None:
+    def brought(cls, stage: Path) -> Bundle:
         folder = next((stage / "bundle").glob("*"), None)
         if not folder:
-            return None
+            raise Failed("what was brought has gone, with who brought it: run it again")
         try:
             manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
             return cls(folder, str(manifest["name"]), str(manifest["version"]))
@@ -200,7 +202,8 @@ class Configuration:
         folders = [f"{key}_DIRECTORY={root / self.service.name}" for key, root in (("LOGS", LOGS), ("STATE", STATES))]
         for root in (LOGS, STATES):
             self._make(root / self.service.name)
-        command = [*as_service(), *folders, COMMAND, "check", "--config", str(self.candidates[0])]
+        environment = [*folders, *self.service.environment()]
+        command = [*as_service(), *environment, COMMAND, "check", "--config", str(self.candidates[0])]
         pipe = subprocess.PIPE
         done = subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True
@@ -334,9 +337,9 @@ class Service:
         """How many results there were then; None where that is yet to be seen."""
 
     def permit(self, configuration: str) -> None:
-        """What its cameras and its delegate open beyond a webcam, which the unit is without by default."""
+        """What its cameras open beyond a webcam, which the unit is without by default."""
         wanted = [part for part, sign in PARTS.items() if re.search(sign, COMMENT.sub("", configuration))]
-        missing = [part for part in wanted if not (DROP_INS / f"{self.unit}.d" / part).is_symlink()]
+        missing = [part for part in wanted if not os.path.lexists(DROP_INS / f"{self.unit}.d" / part)]
         for part in missing:
             place = DROP_INS / f"{self.unit}.d" / part
             say(f"{self.unit} gets {part}")
@@ -410,6 +413,10 @@ class Service:
     def state(self) -> State:
         facts = self._facts("ActiveState", "Result", "InvocationID", "ExecMainStatus")
         return State(facts["ActiveState"], facts["Result"], facts["InvocationID"], int(facts["ExecMainStatus"] or 0))
+
+    def environment(self) -> list[str]:
+        """What its unit and drop-ins set, as NAME=value."""
+        return shlex.split(self._facts("Environment")["Environment"])
 
     def _facts(self, *names: str) -> dict[str, str]:
         """What systemd knows of the unit; "" for what it does not."""

@@ -21,10 +21,12 @@ CONFIGS=/etc/edge-runner
 STATE=/var/lib/edge-runner
 LOGS=/var/log/edge-runner
 ACCOUNT=edge-runner
+UNPROVEN=$HOME_DIR/.unproven # while a switch is not judged yet: to which version, and the instances that are to come up, a line each
 LOCK=/run/edge-runner-install.lock # not in /run/lock, where anybody may make it first
 PYTHON=/usr/bin/python3
 ISOLATED=-IB # for every Python here: root must not run what lies in the current folder, and leaves no compiled files there
 APT_MODULES=(numpy:python3-numpy cv2:python3-opencv yaml:python3-yaml) # of 32-bit boards, which have no wheels for them
+EXIT_DAMAGED=3                                                          # only a wheelhouse can mend the version, and there is none here
 SETTLE_S=3                                                              # how long an instance is watched after its start
 umask 022
 export LC_ALL=C.UTF-8 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -32,14 +34,17 @@ unset PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 say() { printf '%s\n' "$*" >&2; }
 
-die() {
-    say "edge-runner: error: $*"
-    exit 1
+die() { give_up 1 "$@"; }
+
+# give_up CODE WORD…
+give_up() {
+    say "edge-runner: error: ${*:2}"
+    exit "$1"
 }
 
 usage() {
-    say "edge-runner: error: $*"
     say "usage: install_device.sh [--wheelhouse DIR] [--upgrade | --rollback | --uninstall [--purge]] [--csi] [--accelerator] [--dry-run]"
+    say "edge-runner: error: $*"
     exit 2
 }
 
@@ -47,19 +52,20 @@ usage() {
 act() {
     local what=$1
     shift
-    changes=$((changes + 1))
+    changes=$((changes + 1)) doing=$what
     if $dry; then
         say "would $what"
     else
         say "$what"
         "$@"
     fi
+    doing=
 }
 
 # --- what it was asked for
 
 parse() {
-    mode=install wheelhouse='' id='' purge=false dry=false dropins=() changes=0
+    mode=install wheelhouse='' id='' purge=false dry=false dropins=() changes=0 doing=
     while [ $# -gt 0 ]; do
         case $1 in
         --wheelhouse)
@@ -75,6 +81,7 @@ parse() {
         --csi) dropins+=(csi-camera.conf) ;;
         --accelerator) dropins+=(accelerator.conf) ;;
         --dry-run) dry=true ;;
+        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0" && exit ;;
         *) usage "$1 is no option" ;;
         esac
         shift
@@ -95,7 +102,7 @@ check_board() {
     for tool in flock sha256sum useradd setpriv; do
         command -v $tool >/dev/null || problem "the program $tool is missing"
     done
-    case $mode in install | upgrade) check_python && check_wheelhouse ;; esac
+    case $mode in install | upgrade) check_command && check_python && check_wheelhouse ;; esac
     [ ${#problems[@]} = 0 ] || refuse
 }
 
@@ -105,6 +112,12 @@ refuse() {
         say "$each"
     done
     die "nothing was changed; ${#problems[@]} of what an installation needs is not so"
+}
+
+# check_command: one of the same name that somebody else put there is not replaced.
+check_command() {
+    [ ! -e $COMMAND ] || [[ $(readlink $COMMAND) = $HOME_DIR/* ]] ||
+        problem "$COMMAND is there already, and not from here (pip, perhaps: pip uninstall edge-runner); remove it"
 }
 
 check_python() {
@@ -210,7 +223,7 @@ ensure_member() {
 
 # ensure_folder PATH OWNER MODE
 ensure_folder() {
-    [ "$(stat -c '%U:%G %a' "$1" 2>/dev/null)" = "$2 $3" ] || act "make the folder $1 ($2, $3)" make_folder "$@"
+    [ "$(stat -L -c '%U:%G %a' "$1" 2>/dev/null)" = "$2 $3" ] || act "make the folder $1 ($2, $3)" make_folder "$@"
 }
 
 make_folder() { mkdir -p "$1" && chown "$2" "$1" && chmod "$3" "$1"; }
@@ -227,15 +240,23 @@ ensure_folders() {
 # --- a version
 
 ensure_version() {
-    $dry || rm -rf "$VERSIONS"/.new "$VERSIONS"/.old # of a run that was killed
+    $dry || clear_killed
     ! is_whole || return 0
-    [ -n "$wheelhouse" ] || die "$id is damaged: $damage; run the install_device.sh of its wheelhouse again"
+    [ -n "$wheelhouse" ] || give_up $EXIT_DAMAGED "$id is damaged: $damage; run the install_device.sh of its wheelhouse again"
     [ "$platform" != armv7l ] || ensure_apt_modules
     if [ -d "$VERSIONS/$id" ]; then
         act "install $id anew, since it is damaged: $damage" build_version
     else
         act "install $id into $VERSIONS" build_version
     fi
+}
+
+# clear_killed: what a run that was killed left. A version that was moved aside for its mend, and is missed, comes back.
+clear_killed() {
+    local current
+    current=$VERSIONS/$(version_of current)
+    [ -d "$current" ] || [ ! -d "$VERSIONS/.old" ] || mv -T "$VERSIONS/.old" "$current"
+    rm -rf "$VERSIONS"/.new "$VERSIONS"/.old
 }
 
 # is_whole: whether $id is installed, as it was installed, and runs; $damage says what is not so. It takes seconds, and is asked once.
@@ -355,8 +376,14 @@ instances() {
         sed -nE 's/^edge-runner@(.*)\.service .*/\1/p'
 }
 
-# healthy: of these, those that are up. Only they speak against a version: what fails already may do so for any cause.
-healthy() { instances active,reloading; }
+# healthy: of these, those that are up, and ours. Only they speak against a version: what fails already may do so for any cause.
+healthy() {
+    local name
+    for name in $(instances active,reloading); do
+        ! foreign "$name" || continue
+        echo "$name"
+    done
+}
 
 # program_of NAME: the program that the instance's process is; nothing where there is no process.
 program_of() {
@@ -366,23 +393,36 @@ program_of() {
     echo "$program"
 }
 
+# foreign NAME: whether what runs is nobody's version: an administrator's drop-in has another program, or it is only just being started.
+foreign() {
+    case $(program_of "$1") in '' | "$VERSIONS"/*) return 1 ;; esac
+}
+
 # runs NAME VERSION: whether the instance's process is of that version.
 runs() { [[ $(program_of "$1") = "$VERSIONS/$2/"* ]]; }
 
 # up NAME VERSION: whether the instance is, and of that version.
 up() { systemctl is-active --quiet "edge-runner@$1" && runs "$1" "$2"; }
 
-# check_instances VERSION: what is up has to be right for it, too.
+# check_instances VERSION: what is up has to be right for it, too; but what the version that runs does not take either decides nothing.
 check_instances() {
-    local name code said refused=()
+    local name said refused=()
     for name in $(healthy); do
-        code=0
-        said=$(timeout 300 setpriv --reuid=$ACCOUNT --regid=$ACCOUNT --init-groups env -i PATH="$PATH" HOME=$STATE \
-            LOGS_DIRECTORY="$LOGS/$name" STATE_DIRECTORY="$STATE/$name" \
-            "$VERSIONS/$1/bin/edge-runner" check --config "$CONFIGS/$name.yaml" 2>&1) || code=$?
-        case $code in 2 | 78) say "$said" && refused+=("$CONFIGS/$name.yaml") ;; esac
+        if ! said=$(check_instance "$name" "$1") && check_instance "$name" "$(version_of current)" >/dev/null; then
+            say "$said"
+            refused+=("$CONFIGS/$name.yaml")
+        fi
     done
     [ ${#refused[@]} = 0 ] || die "$1 does not take ${refused[*]}, as said above; $(version_of current) runs on"
+}
+
+# check_instance NAME VERSION: what the version says of the configuration, and whether it would stay down with it.
+check_instance() {
+    local code=0
+    timeout 300 setpriv --reuid=$ACCOUNT --regid=$ACCOUNT --init-groups env -i PATH="$PATH" HOME=$STATE \
+        LOGS_DIRECTORY="$LOGS/$1" STATE_DIRECTORY="$STATE/$1" \
+        "$VERSIONS/$2/bin/edge-runner" check --config "$CONFIGS/$1.yaml" 2>&1 || code=$?
+    case $code in 2 | 78) return 1 ;; esac
 }
 
 # switch_to VERSION: links, command and units; instances still run what they ran.
@@ -405,13 +445,14 @@ ensure_command() {
 
 # place_units DIR: where they are not so yet. Drop-ins are those that were asked for, now or before.
 place_units() {
-    local each changed=false
+    local each
+    placed=false # whether anything was: what runs takes no notice of it until it is restarted
     while read -r each; do
-        cmp -s "$1/$(basename "$each")" "$each" || { place "$1/$(basename "$each")" "$each" && changed=true; }
+        cmp -s "$1/$(basename "$each")" "$each" || { place "$1/$(basename "$each")" "$each" && placed=true; }
     done < <(wanted_units)
     # The store of models lies where the state of an instance of that name would.
-    [ "$(readlink $FORBIDDEN)" = /dev/null ] || { link /dev/null $FORBIDDEN && changed=true; }
-    ! $changed || systemctl daemon-reload
+    [ "$(readlink $FORBIDDEN)" = /dev/null ] || { link /dev/null $FORBIDDEN && placed=true; }
+    ! $placed || systemctl daemon-reload
 }
 
 wanted_units() {
@@ -435,20 +476,20 @@ units_differ() {
 
 # restart VERSION HEALTHY…: every instance that runs another one; whether those that were healthy came up, and stayed.
 restart() {
-    local name restarted=()
+    local name
     for name in $(instances); do
-        ! runs "$name" "$1" || continue
+        ! foreign "$name" || continue
+        ! runs "$name" "$1" || $placed || continue
         say "restart edge-runner@$name"
         if among "$name" "${@:2}"; then
-            restarted+=("$name")
             systemctl restart "edge-runner@$name" 2>/dev/null || { tell_failure "$name" && return 1; }
         else
             say "edge-runner@$name did not run before, so it does not decide; systemctl status edge-runner@$name says how it goes on"
             systemctl restart --no-block "edge-runner@$name" || true # waiting for it could take for ever
         fi
     done
-    [ ${#restarted[@]} = 0 ] || sleep $SETTLE_S
-    for name in "${restarted[@]}"; do
+    [ $# = 1 ] || sleep $SETTLE_S
+    for name in "${@:2}"; do
         up "$name" "$1" || { tell_failure "$name" && return 1; }
     done
 }
@@ -461,18 +502,34 @@ tell_failure() {
     journalctl --no-pager --quiet --output=cat --lines=3 --unit "edge-runner@$1" 2>/dev/null | sed 's/^/    /' >&2 || true
 }
 
-# change_to VERSION: switch and restart; back to what was, where that does not work.
+# unproven VERSION: whether a switch to it was cut off.
+unproven() { [ "$(head -n 1 $UNPROVEN 2>/dev/null)" = "$1" ]; }
+
+# change_to VERSION: switch and restart; back to what was, where that does not work. Only a cut of the power ends it half-way; then the
+# next run goes on from $UNPROVEN.
 change_to() {
     local old before healthy
+    trap '' INT TERM HUP
     old=$(version_of current) before=$(version_of previous)
-    [ "$old" != "$1" ] || old=$before # an upgrade that was cut off after its switch
-    healthy=$(healthy)
+    if unproven "$1"; then
+        [ "$old" != "$1" ] || old=$before
+        healthy=$(tail -n +2 $UNPROVEN)
+    else
+        healthy=$(healthy)
+        printf '%s\n' "$1" "$healthy" >$UNPROVEN
+    fi
     switch_to "$1"
     # shellcheck disable=SC2086  # a list
-    restart "$1" $healthy && return
-    [ -n "$old" ] && [ "$old" != "$1" ] || die "$1 is installed, but not all instances run"
-    go_back "$1" "$old" "$before" "$healthy"
-    die "$1 does not come up on this board; $old runs on"
+    if restart "$1" $healthy; then
+        rm -f $UNPROVEN
+    elif [ -z "$old" ] || [ "$old" = "$1" ]; then
+        rm -f $UNPROVEN
+        die "$1 is installed, but not all instances run"
+    else
+        go_back "$1" "$old" "$before" "$healthy"
+        rm -f $UNPROVEN
+        die "$1 does not come up on this board; $old runs on"
+    fi
 }
 
 # go_back FAILED OLD BEFORE HEALTHY: all is as it was, and a version that was not there before goes.
@@ -482,7 +539,7 @@ go_back() {
     switch_to "$2"
     # shellcheck disable=SC2086  # lists
     for name in $(printf '%s\n' $(instances) $4 | sort -u); do
-        if up "$name" "$2"; then
+        if foreign "$name" || { up "$name" "$2" && ! $placed; }; then
             continue
         elif among "$name" $4; then
             systemctl restart "edge-runner@$name" || tell_failure "$name"
@@ -500,15 +557,14 @@ go_back() {
     rm -rf "${VERSIONS:?}/$1"
 }
 
-# outdated VERSION: whether a process is of another one. What is being started, or tried again, comes up with what is current; and
-# what an administrator's drop-in runs instead is nobody's version.
+# outdated VERSION: whether a process is of another one. One that is tried again comes up with what is current.
 outdated() {
     local name program
     for name in $(instances); do
         program=$(program_of "$name")
         case $program in
         "$VERSIONS/$1/"*) ;;
-        "$VERSIONS/"*) return 0 ;;
+        "$VERSIONS"/*) return 0 ;;
         esac
     done
     return 1
@@ -536,7 +592,7 @@ install_or_upgrade() {
     if [ "$current" != "$id" ]; then
         $dry || check_instances "$id"
         act "make $id the current version" change_to "$id"
-    elif [ "$(readlink $COMMAND)" != $HOME_DIR/current/bin/edge-runner ] || units_differ "$id" || outdated "$id"; then
+    elif unproven "$id" || [ "$(readlink $COMMAND)" != $HOME_DIR/current/bin/edge-runner ] || units_differ "$id" || outdated "$id"; then
         act "put the unit, its drop-ins and what runs in order" change_to "$id"
     fi
     [ -n "$current" ] && [ "$current" != "$id" ] || current=$(version_of previous)
@@ -622,7 +678,7 @@ if ! $dry; then
     flock -n 9 || die "another installation is going on"
     trap 'rm -rf "$VERSIONS/.new"' EXIT
     trap 'exit 130' INT TERM
-    trap 'say "edge-runner: error: $BASH_COMMAND fails"' ERR
+    trap 'say "edge-runner: error: ${doing:+could not $doing, as the lines above say: }$BASH_COMMAND fails"' ERR
 fi
 case $mode in
 install | upgrade) install_or_upgrade ;;

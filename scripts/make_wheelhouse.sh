@@ -12,8 +12,8 @@ set -Eeuo pipefail
 PARTS=(edge_runner setup.cfg pyproject.toml README.md LICENSE)
 
 usage() {
-    say "edge-runner: error: $*"
     say "usage: scripts/make_wheelhouse.sh [--platform aarch64|armv7l|x86_64] [--python 3.11] [--output DIR] [--fresh]"
+    say "edge-runner: error: $*"
     exit 2
 }
 
@@ -28,6 +28,7 @@ while [ $# -gt 0 ]; do
     --python) python=$2 && shift ;;
     --output) output=$2 && shift ;;
     --fresh) fresh=true ;;
+    -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//p;}' "$0" && exit ;;
     *) usage "$1 is no option" ;;
     esac
     shift

@@ -128,7 +128,13 @@ def download(folder: Path, target: Target, asked: set[str]) -> None:
         if name_of(wheel) != PROJECT:
             wheel.unlink()
     command = [sys.executable, "-I", "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--dest", str(folder), *target.options, *(["--no-deps"] if target.platform in OF_DEBIAN else []), *sorted(asked)]
+    command += [
+        "--dest",
+        str(folder),
+        *target.options,
+        *(["--no-deps"] if target.platform in OF_DEBIAN else []),
+        *sorted(asked),
+    ]
     done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

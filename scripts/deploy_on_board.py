@@ -368,12 +368,16 @@ class Service:
 
     def _unit_changed(self) -> bool:
         """Whether the process is older than what systemd is to set for it."""
-        if self._facts("NeedDaemonReload")["NeedDaemonReload"] == "yes":
-            systemctl("daemon-reload")
+        self._read_again()
         facts = self._facts("FragmentPath", "DropInPaths", "ExecMainStartTimestampMonotonic")
         age_s = time.monotonic() - int(facts["ExecMainStartTimestampMonotonic"] or 0) / 1e6
         files = f"{facts['FragmentPath']} {facts['DropInPaths']}".split()
         return any(os.path.lexists(file) and os.lstat(file).st_mtime > time.time() - age_s for file in files)
+
+    def _read_again(self) -> None:
+        """Where its files are newer than what systemd knows."""
+        if self._facts("NeedDaemonReload")["NeedDaemonReload"] == "yes":
+            systemctl("daemon-reload")
 
     def _start(self) -> None:
         say(f"starting {self.unit} …")
@@ -416,6 +420,7 @@ class Service:
 
     def environment(self) -> list[str]:
         """What its unit and drop-ins set, as NAME=value."""
+        self._read_again()
         return shlex.split(self._facts("Environment")["Environment"])
 
     def _facts(self, *names: str) -> dict[str, str]:

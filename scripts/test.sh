@@ -14,7 +14,8 @@ board_env .venv-test "[test]"
 rtsp_server
 mqtt_broker
 containers
-.venv-test/bin/python -m pytest -m "not builder" -n auto --dist loadgroup "$@"
+# The tests of a file share what it sets up, such as a container.
+.venv-test/bin/python -m pytest -m "not builder" -n auto --dist loadfile --no-loadscope-reorder "$@"
 if ! $board_only; then
     builder_env "[build,test]"
     .venv-build/bin/python -m pytest -m builder -n auto "$@"

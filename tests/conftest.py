@@ -36,7 +36,8 @@ COMMAND = [sys.executable, "-m", "edge_runner"]
 COLOURS = {"red": (0, 0, 255), "green": (0, 255, 0), "blue": (255, 0, 0)}
 """Blue, green, red."""
 MODELS = Path(__file__).parent / "data"
-TIMEOUT_S = 60
+TIMEOUT_S = 240
+LEAVE_S = 10  # for what has just been told to go
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -270,4 +271,7 @@ def nothing_left() -> Iterator[None]:
     gc.collect()  # what earlier tests left lying holds descriptors too
     before = held()
     yield
+    until = time.monotonic() + LEAVE_S
+    while held() != before and time.monotonic() < until:
+        time.sleep(0.01)
     assert held() == before

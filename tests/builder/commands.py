@@ -19,7 +19,7 @@ from edge_runner.model.preprocess import Preprocessor
 
 BUILD = [sys.executable, "-m", "edge_runner.builder"]
 EDGE_RUNNER = [sys.executable, "-m", "edge_runner"]
-TIMEOUT_S = 300
+TIMEOUT_S = 1500
 LABELS = ("red", "green", "blue", "dark")
 
 Done = subprocess.CompletedProcess[str]

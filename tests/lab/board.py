@@ -12,12 +12,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.notified import wait_until
+
 MODELS = Path(__file__).parents[1] / "data"
 POLL_S = 0.02
+END_S = 60.0  # of a daemon that was told to, and of what it started
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Holding:
     memory_files: int
     resident_kb: int
     resident_kb_in_all: int
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """All but the memory, which is never quite the same."""
+        return astuple(self)[:4]
 
 
 class Board:
@@ -95,6 +103,15 @@ class Board:
         return children(self.process.pid)
 
     def holding(self) -> Holding:
+        """What was so at two moments in a row: a file that is just being read counts for nothing."""
+        now = self._holding()
+        while True:
+            time.sleep(POLL_S)
+            before, now = now, self._holding()
+            if before.counted == now.counted:
+                return now
+
+    def _holding(self) -> Holding:
         pids = [self.process.pid, *descendants(self.process.pid)]
         return Holding(
             descriptors=sum(len(listed(f"/proc/{pid}/fd")) for pid in pids),
@@ -111,7 +128,7 @@ class Board:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(15)
+            code = self.process.wait(END_S)
         finally:
             self.process.kill()
             self.process.wait()
@@ -120,8 +137,10 @@ class Board:
             for stream in (self.process.stdout, self.process.stderr):
                 assert stream
                 stream.close()
-        left = [pid for pid in pids if runs(pid)]
-        assert not left, f"left behind: {[read(f'/proc/{pid}/cmdline') for pid in left]}"
+        wait_until(
+            lambda: not any(map(runs, pids)),
+            lambda: f"left behind: {[read(f'/proc/{pid}/cmdline') for pid in pids if runs(pid)]}",
+        )
         return code
 
 

@@ -35,9 +35,10 @@ PACKAGES = (
     "systemd-sysv", "dbus", "libpam-systemd", "udev", "python3", "python3-venv", "openssh-server", "sudo", "procps", "iproute2",
 )  # fmt: skip
 CGROUPS = tuple(Path("/sys/fs/cgroup") / each for each in ("unified", "systemd", ""))  # where systemd may keep them
-BOOT_S = 60.0
-RUN_S = 120.0
-END_S = 20.0
+BOOT_S = 120.0
+RUN_S = 300.0
+END_S = 60.0
+WITHIN_S = 60.0
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare", "setpriv")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8", "TERM": "dumb"}
@@ -218,7 +219,7 @@ class Container:
         """A property of a unit, such as ActiveState, MainPID, NRestarts, StatusText, Result."""
         return self.run("systemctl", "show", "--value", "--property", what, unit).stdout.strip()
 
-    def wait(self, unit: str, state: str = "active", within_s: float = 30.0) -> None:
+    def wait(self, unit: str, state: str = "active", within_s: float = WITHIN_S) -> None:
         """Wait until the unit's ActiveState (or its SubState) is this one."""
 
         def states() -> list[str]:
@@ -226,13 +227,17 @@ class Container:
 
         self._until(within_s, lambda: state in states(), lambda: f"{unit} is {'/'.join(states())}, not {state}", unit)
 
-    def wait_for(self, what: Callable[[], Any], unit: str, within_s: float = 30.0) -> Any:
+    def wait_for(self, what: Callable[[], Any], unit: str, within_s: float = WITHIN_S) -> Any:
         """Wait until something holds, and return it; if it does not, the journal of `unit` says why."""
         return self._until(within_s, what, lambda: "it does not hold", unit)
 
     def journal(self, unit: str, *options: str) -> str:
         """What the unit wrote, a line each, without times; options are journalctl's."""
         return self.run("journalctl", "--no-pager", "--quiet", "--output=cat", "--unit", unit, *options).stdout
+
+    def hears(self, unit: str, words: str, within_s: float = WITHIN_S) -> str:
+        """Wait until the unit's journal, which comes a moment late, has a line with those words; return the last one."""
+        return str(self.wait_for(lambda: self._last_with(unit, words), unit, within_s))
 
     @property
     def init(self) -> int:
@@ -270,6 +275,9 @@ class Container:
             state = self.run("systemctl", "is-system-running", check=False, timeout=5).stdout.strip()
             return state in ("running", "degraded")
         return False
+
+    def _last_with(self, unit: str, words: str) -> str:
+        return next((line for line in reversed(self.journal(unit).splitlines()) if words in line), "")
 
     def _until(self, within_s: float, what: Callable[[], Any], why: Callable[[], str], unit: str) -> Any:
         deadline = time.monotonic() + within_s

@@ -19,7 +19,7 @@ BUNDLE = ROOT / "examples/digits/models/digits"
 PARTS = ("edge_runner", "scripts", "systemd", "examples/digits/models")
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 HOUSE = f"cache/edge-runner/wheelhouse/{platform.machine()}-py{PYTHON}"
-DEPLOY_S = 300.0
+DEPLOY_S = 900.0
 PASSWORD = "correct horse"
 USERS = {"pi": "NOPASSWD: ALL", "ada": "ALL"}
 """What sudo lets them do: pi anything, and ada with her password."""

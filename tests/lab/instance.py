@@ -66,6 +66,11 @@ class Instance:
     def reasons(self) -> str:
         return "\n".join(self.health().get("reasons", ()))
 
+    def is_over(self, reason: str) -> bool:
+        """Whether its health says something, and not that."""
+        health = self.health()
+        return bool(health) and not any(each.startswith(reason) for each in health["reasons"])
+
     def processes(self) -> dict[int, str]:
         """All that are in its control group, with their command lines: `main` first."""
         listed = self.board.run(
@@ -88,7 +93,11 @@ class Instance:
     def wait(self, what: Callable[[], Any], within_s: float) -> Any:
         return self.board.wait_for(what, self.unit, within_s)
 
-    def await_results(self, after: float = 0.0, within_s: float = 30.0, run: str | None = None, **equal: Any) -> float:
+    def hears(self, words: str, within_s: float = 60.0) -> str:
+        """Wait until its journal has those words; return the last such line."""
+        return self.board.hears(self.unit, words, within_s)
+
+    def await_results(self, after: float = 0.0, within_s: float = 60.0, run: str | None = None, **equal: Any) -> float:
         """Wait for a result that was captured after that time (time.time's), of another run than this one; return when it was."""
 
         def there() -> float:

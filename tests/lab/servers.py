@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lab.broker import free_port
 
 HERE = Path(__file__).parent
 SYSTEM_PYTHON = "/usr/bin/python3"
-READY_S = 20.0
+READY_S = 60.0
 BITS = 20
 
 
@@ -32,7 +33,7 @@ class Server:
     def __init__(self, scheme: str, python: str, script: str, *arguments: object) -> None:
         self._command = [python, str(HERE / script)]
         self._arguments = [str(argument) for argument in arguments]
-        self.scheme, self.port = scheme, 0
+        self.scheme, self.port = scheme, free_port()
         self.start()
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.board import children, read
-from lab.notified import Notified, wait_until
+from lab.notified import WITHIN_S, Notified, wait_until
 
 
 class Watched:
@@ -110,7 +110,7 @@ class Watched:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it; return its exit code."""
         self.process.send_signal(number)
-        code = self.process.wait(30)
+        code = self.process.wait(WITHIN_S)
         self._reader.join()
         return code
 

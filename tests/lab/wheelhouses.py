@@ -18,7 +18,7 @@ from lab.container import ROOT, locked
 HOUSES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-runner" / "wheelhouse"
 PYTHON = "3.11"
 """Bookworm's."""
-MAKE_S = 600
+MAKE_S = 1800
 
 
 def make_wheelhouse(*options: object, root: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from checkout import ROOT, copy_to
 from edge_runner.model.bundle import GOLDENS, MANIFEST, read_manifest, sha256_of
 from edge_runner.model.goldens import read_goldens
 
-TIMEOUT_S = 600
+TIMEOUT_S = 1800
 BUNDLE = "examples/digits/models/digits-int8"
 STEP = 1 / 256  # of its output
 WHEELS = (

@@ -28,7 +28,7 @@ outputs:
 """
 
 missing = container_missing()
-pytestmark = [pytest.mark.skipif(bool(missing), reason=missing or ""), pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.skipif(bool(missing), reason=missing or "")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_process_of_the_unit_writes_to_its_own_folders_alone(deployed: Desk) -
     board.run("install", "-d", "-m", "777", "/home/somebody", "/tmp/of-others", "/var/lib/edge-runner/elsewhere")
     board.run("systemctl", "daemon-reload")
     board.run("systemctl", "start", TRIAL)
-    found = json.loads(next(line for line in board.journal(TRIAL).splitlines() if line.startswith("{")))
+    found = json.loads(board.hears(TRIAL, '{"folders": '))
     assert set(OWN) <= set(found["folders"])
     assert not [path for path in found["folders"] if not path.startswith((*OWN, *PRIVATE))]
     assert not found["files"]
@@ -196,17 +196,34 @@ def test_a_run_that_was_cut_off_before_the_reload_is_mended(deployed: Desk, conf
 
 
 def test_a_run_that_was_cut_off_before_the_restart_is_mended(deployed: Desk, config: Path) -> None:
-    """What the unit may do was changed, and its process is older than that: it is started anew, once."""
+    """What the unit may do and knows was changed, and its process is older than that: it is started anew, once."""
     board, before = deployed.board, deployed.board.show(UNIT, "MainPID")
     part = f"/etc/systemd/system/{UNIT}.d/accelerator.conf"
     board.run("install", "-d", str(Path(part).parent))
     board.run("ln", "-s", "/opt/edge-runner/current/share/edge-runner/systemd/accelerator.conf", part)
+    board.write(f"/etc/systemd/system/{UNIT}.d/name.conf", '[Service]\nEnvironment="NAME=side door"\n')
+    config.write_text(CONFIG.replace("max_fps: 2", "max_fps: 2, name: '${NAME}'"))
     assert deployed.deploy("--config", config).returncode == 0
     after = board.show(UNIT, "MainPID")
     assert after != before
     assert part in board.show(UNIT, "DropInPaths")
     assert deployed.deploy("--config", config).returncode == 0
     assert board.show(UNIT, "MainPID") == after
+
+
+def test_a_damaged_version_is_mended(deployed: Desk, config: Path) -> None:
+    """Where a file of what is installed is no longer what it was, it is brought once more."""
+    board = deployed.board
+    part = board.run(
+        "sh", "-c", "echo /opt/edge-runner/current/lib/python3*/site-packages/yaml/nodes.py"
+    ).stdout.strip()
+    whole = board.read(part)
+    board.write(part, "")
+    done = deployed.deploy("--config", config)
+    assert done.returncode == 0, done.stderr
+    assert "is damaged: yaml/nodes.py has changed" in done.stderr
+    assert "a result: " in done.stderr
+    assert board.read(part) == whole
 
 
 def test_an_upgrade_that_was_cut_off_before_the_restart_is_mended(deployed: Desk) -> None:
@@ -308,6 +325,9 @@ def test_interrupted_while_it_copies_it_leaves_nothing(deployed: Desk, config: P
     board = deployed.board
     before = board.show(UNIT, "MainPID")
     board.write("/usr/local/bin/readlink", "#!/bin/sh\n", 0o755)  # as if nothing were installed
+    board.write(
+        "/usr/local/bin/tar", '#!/bin/sh\n/usr/bin/tar "$@"\nsleep 30\n', 0o755
+    )  # it has not ended yet, however late we are
     with deployed.start("--bundle", BUNDLE, "--config", config) as child:
         assert child.stdout
         assert any(line.startswith("copying edge-runner") for line in child.stdout)
@@ -315,8 +335,8 @@ def test_interrupted_while_it_copies_it_leaves_nothing(deployed: Desk, config: P
         os.killpg(child.pid, signal.SIGINT)
         said = child.stdout.read()
     assert child.returncode == 130, said
-    board.run("rm", "/usr/local/bin/readlink")
-    wait_until(20, lambda: not deployed.left_overs())
+    board.run("rm", "/usr/local/bin/readlink", "/usr/local/bin/tar")
+    wait_until(60, lambda: not deployed.left_overs())
     assert board.show(UNIT, "MainPID") == before
     assert deployed.deploy("--bundle", BUNDLE, "--config", config).returncode == 0
 
@@ -332,8 +352,9 @@ def test_another_model_is_taken_up_by_what_runs(deployed: Desk, config: Path, tm
 
 def test_a_camera_that_is_down_is_said(deployed: Desk, config: Path) -> None:
     """The service runs and tries on; deploy.sh says why there is no result, a second time as well. For a ribbon cable, the
-    unit got what that needs.
+    unit got what that needs, or has it by hand.
     """
+    part = f"/etc/systemd/system/{UNIT}.d/csi-camera.conf"
     says_none = "#!/bin/sh\necho 'ERROR: *** no cameras available ***' >&2\nexit 255\n"
     deployed.board.write("/usr/local/bin/rpicam-vid", says_none, 0o755)
     config.write_text(CONFIG.replace("type: pattern, max_fps: 2", "\"type\": 'rpicam'"))
@@ -341,6 +362,9 @@ def test_a_camera_that_is_down_is_said(deployed: Desk, config: Path) -> None:
         done = deployed.deploy("--config", config)
         assert done.returncode == 69, done.stderr
         assert "camera_lost" in error(done)
+        deployed.board.run(
+            "cp", "--remove-destination", "/opt/edge-runner/current/share/edge-runner/systemd/csi-camera.conf", part
+        )
     assert "is the same already" in done.stderr
     assert deployed.board.show(UNIT, "ActiveState") == "active"
     assert "csi-camera.conf" in deployed.board.show(UNIT, "DropInPaths")

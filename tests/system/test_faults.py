@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,18 @@ from typing import Any
 import pytest
 from lab import servers
 from lab.board import Board, Holding, board, descendants, runs
+from lab.notified import wait_until
+from lab.pulse import Pulse
 
 FRAMES = Path(__file__).parents[1] / "lab" / "frames.py"
 STALL_S, FREEZE_S = 2.0, 3.0
 RETRY = {"first": "200ms", "max": "1s"}
 TIMES = {"stall_timeout": f"{STALL_S}s", "freeze_timeout": f"{FREEZE_S}s", "start_timeout": "5s", "retry": RETRY}
-WITHIN_S = (
-    STALL_S + 1.0 + 7.0
-)  # the stall and the longest backoff; then a new process, on a machine that is busy with other tests
-START_S = 30.0
+CALM = {"stall_timeout": "60s", "freeze_timeout": "60s"}
+"""Where nothing is to be opened again, though the machine stands still for a while."""
+START_S = 60.0  # for a new process, on a machine that is slow, and busy with other tests
+WITHIN_S = STALL_S + 1.0 + START_S  # the stall and the longest backoff before
+TRY = "; opening it again in "
 
 
 def stream(url: str, **more: Any) -> dict[str, Any]:
@@ -67,22 +72,28 @@ def address(server: servers.Server) -> str:
     return f"{server.url}/{'h264' if server.scheme == 'rtsp' else 'stream'}"
 
 
-def same(before: Holding, after: Holding) -> bool:
-    """Whether nothing was added."""
-    return (before.descriptors, before.threads, before.processes, before.memory_files) == (
-        after.descriptors,
-        after.threads,
-        after.processes,
-        after.memory_files,
-    )
-
-
 def settles(running: Board, before: Holding) -> None:
     """What is held comes back to what was held before."""
     try:
-        running.wait(lambda: same(before, running.holding()), 5)
+        running.wait(lambda: running.holding().counted == before.counted, 30)
     except AssertionError:
         assert running.holding() == before
+
+
+def troubles(running: Board) -> list[str]:
+    """Why the camera was opened again, as often as the log says so; without numbers and times."""
+    return [re.sub(r"\d+", "#", line.partition(TRY)[0]) for line in list(running.words) if TRY in line]
+
+
+def said_once(running: Board) -> bool:
+    """Whether each trouble was told, and told once."""
+    told = troubles(running)
+    return bool(told) and len(told) == len(set(told))
+
+
+def replaced(running: Board, workers: list[int]) -> bool:
+    """Whether none of these workers is there any more."""
+    return not set(workers) & set(running.workers())
 
 
 class TestNetworkCamera:
@@ -95,7 +106,7 @@ class TestNetworkCamera:
         server.start()
         running.flows("cam", WITHIN_S)
         settles(running, before)
-        assert "frames again after" in running.said
+        running.wait(lambda: "frames again after" in running.said, WITHIN_S)
 
     def test_away_for_half_a_minute(self, server: servers.Server, watch: Callable[..., Board]) -> None:
         """However long it is away, it is warned of once, and the waits stay short enough."""
@@ -106,7 +117,7 @@ class TestNetworkCamera:
         server.start()
         running.flows("cam", WITHIN_S)
         settles(running, before)
-        assert len([line for line in running.words if "opening it again" in line]) <= 3
+        assert said_once(running), running.said
 
     def test_frozen_for_twenty_seconds(self, server: servers.Server, watch: Callable[..., Board]) -> None:
         """A camera that keeps its connection and sends nothing: reading it would block."""
@@ -114,7 +125,7 @@ class TestNetworkCamera:
         before = running.holding()
         server.stop()
         time.sleep(20)
-        assert "opening it again" in running.said
+        running.wait(lambda: TRY in running.said, WITHIN_S)
         server.proceed()
         running.flows("cam", WITHIN_S)
         settles(running, before)
@@ -126,19 +137,20 @@ class TestNetworkCamera:
         with board(tmp_path, {"cam": stream(address(server)), "other": pattern}) as running:
             running.flows("cam", START_S)
             running.flows("other", START_S)
-            server.kill() if fault == "killed" else server.stop()
-            time.sleep(6)
-            times = [at for at, _ in running.arrivals["other"] if at > time.monotonic() - 5.5]
+            began = time.monotonic()
+            with Pulse() as pulse:
+                server.kill() if fault == "killed" else server.stop()
+                time.sleep(6)
+            times = [began, *(at for at, _ in list(running.arrivals["other"]) if at > began), time.monotonic()]
             gaps = [later - earlier for earlier, later in pairwise(times)]
-            assert len(times) > 5 * 20 / 2
-            assert max(gaps) < 1.0
+            assert max(gaps) < 1.5 + 2 * pulse.longest_s
             if fault == "frozen":
                 server.proceed()
 
     def test_size_that_changes(self, watch: Callable[..., Board]) -> None:
         """The picture grows while it runs: results go on, and say so."""
         with servers.mjpeg() as http:
-            running = watch(stream(f"{http.url}/stream"))
+            running = watch(stream(f"{http.url}/stream", **CALM))
             before, workers = running.holding(), running.workers()
             turn(http, "resize")
             running.wait(lambda: running.arrivals["cam"][-1][1]["image"] == {"width": 480, "height": 360}, WITHIN_S)
@@ -162,17 +174,17 @@ class TestNetworkCamera:
             running = watch(stream(f"{http.url}/stream"))
             before, workers = running.holding(), running.workers()
             turn(http, mode)
-            running.wait(lambda: "opening it again" in running.said, FREEZE_S + WITHIN_S)
+            running.wait(lambda: replaced(running, workers), FREEZE_S + WITHIN_S)
+            running.wait(lambda: TRY in running.said, WITHIN_S)
             turn(http, "stream")
             running.flows("cam", WITHIN_S)
             settles(running, before)
-            assert running.workers() != workers
 
     @pytest.mark.parametrize("mode", ["corrupt", "cut"])
     def test_damaged_pictures_are_passed_over(self, watch: Callable[..., Board], mode: str) -> None:
         """Every second picture is damaged: none of them becomes a result, and nothing is opened again."""
         with servers.mjpeg() as http:
-            running = watch(stream(f"{http.url}/stream"))
+            running = watch(stream(f"{http.url}/stream", **CALM))
             before, workers = running.holding(), running.workers()
             turn(http, mode)
             time.sleep(2)
@@ -191,10 +203,10 @@ class TestNetworkCamera:
         """What the camera answers instead of pictures is said, once, and asking does not end."""
         with servers.mjpeg() as http:
             running = watch(stream(f"{http.url}/{page}"), flows=False)
-            running.wait(lambda: "opening it again" in running.said, START_S)
-            assert says in running.said
+            running.wait(lambda: TRY in running.said and says in running.said, START_S)
             time.sleep(2)
-            assert len([line for line in running.words if "health: " not in line]) == 1, running.said
+            assert said_once(running), running.said
+            assert all("health: " in line or TRY in line for line in running.words), running.said
 
     @pytest.mark.skipif(bool(servers.rtsp_missing()), reason=str(servers.rtsp_missing()))
     @pytest.mark.parametrize(
@@ -204,15 +216,14 @@ class TestNetworkCamera:
         """The same of RTSP."""
         with servers.rtsp("--login") as server:
             running = watch(stream(url.format(server.address)), flows=False)
-            running.wait(lambda: "opening it again" in running.said, START_S)
-            assert says in running.said
+            running.wait(lambda: TRY in running.said and says in running.said, START_S)
 
     def test_password_is_nowhere(self, watch: Callable[..., Board], server: servers.Server) -> None:
         """Neither we nor a library writes the password that stands in the address."""
         url = address(server).replace("://", "://user:s3cr%3Atpw@")
         running = watch(stream(url))
         server.kill()
-        running.wait(lambda: "opening it again" in running.said, WITHIN_S)
+        running.wait(lambda: TRY in running.said, WITHIN_S)
         time.sleep(2)
         assert "s3cr" not in running.said
 
@@ -234,19 +245,19 @@ class TestProgram:
         running = watch(command(mode))
         before, first = running.holding(), descendants(running.process.pid)
         running.wait(lambda: says in running.said, FREEZE_S + WITHIN_S)
-        running.wait(lambda: not any(map(runs, first)), 5)
+        running.wait(lambda: not any(map(runs, first)), WITHIN_S)
         running.flows("cam", WITHIN_S)
         settles(running, before)
 
     def test_flood_of_words(self, watch: Callable[..., Board]) -> None:
         """A program that never stops talking costs neither frames nor memory, and fills no log."""
-        running = watch(command("floods"))
+        running = watch(command("floods", **CALM))
         before, workers = running.holding(), running.workers()
         time.sleep(5)
         running.flows("cam", WITHIN_S)
         assert running.workers() == workers
-        assert running.holding().resident_kb < before.resident_kb + 3000
-        assert len(running.words) < 5
+        assert running.holding().resident_kb < before.resident_kb + 10_000  # of many megabytes a second
+        assert len(running.words) < 10
 
     def test_never_a_frame(self, watch: Callable[..., Board]) -> None:
         """A program that writes nothing at all is given its time, and is started again."""
@@ -266,7 +277,8 @@ class TestWorker:
             before, frames = running.holding(), []
             for _ in range(50):
                 for worker in running.workers():
-                    os.kill(worker, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # the last one, which is being cleared away
+                        os.kill(worker, signal.SIGKILL)
                 if chance.random() < 0.7:
                     running.flows("cam", WITHIN_S, results=1)
                 time.sleep(chance.uniform(0, 0.3))
@@ -274,7 +286,7 @@ class TestWorker:
             running.flows("cam", WITHIN_S)
             settles(running, before)
             after = running.holding()
-            assert after.resident_kb < before.resident_kb + 4000
+            assert after.resident_kb < before.resident_kb + 8000
             assert frames == sorted(frames)
             results = [result for _, result in running.arrivals["cam"]]
             assert [result["seq"] for result in results] == list(range(1, len(results) + 1))
@@ -290,19 +302,18 @@ class TestWorker:
 
     def test_dies_with_the_daemon(self, tmp_path: Path) -> None:
         """When the daemon is killed, so are its workers and what they run."""
-        running = Board(tmp_path, {"cam": command("stubborn", "--after", 10), "other": {"type": "pattern", **TIMES}})
-        running.flows("cam", START_S)
+        cameras = {"cam": command("stubborn", "--after", 10, **CALM), "other": {"type": "pattern", **TIMES, **CALM}}
+        running = Board(tmp_path, cameras)
+        for camera in cameras:
+            running.flows(camera, START_S, results=1)
         started = descendants(running.process.pid)
         assert len(started) == 3
         running.process.kill()
-        until = time.monotonic() + 5
-        while any(map(runs, started)) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not any(map(runs, started))
+        wait_until(lambda: not any(map(runs, started)))
         running.stop()
 
 
 def turn(server: servers.Server, mode: str) -> None:
     """Change what the HTTP camera sends."""
-    with urllib.request.urlopen(f"{server.url}/set?mode={mode}", timeout=5) as answer:
+    with urllib.request.urlopen(f"{server.url}/set?mode={mode}", timeout=60) as answer:
         assert answer.status == 200

@@ -17,15 +17,16 @@ from lab.container import Container
 from lab.instance import DIGITS, TEST_PICTURE, Instance, captured, now, remove
 from lab.releases import SECOND, second
 
-READY_S = 20.0
-BOOT_S = 40.0
-CAMERA_S = 20.0
-RESTART_S = 40.0  # RestartSec= and a start
-WATCHED_S = 6  # WatchdogSec= where something hangs that only systemd can end: as shipped it is 60
-HANG_S = 60.0
-RELOAD_S = 20.0
-STOP_S = 20.0
-SETTLED_S = 20.0  # until health believes that something is over
+# All of it on a machine that is slow and busy; a container boots in a second, and most else takes a few.
+READY_S = 60.0
+BOOT_S = 120.0
+CAMERA_S = 60.0
+RESTART_S = 120.0  # RestartSec= and a start
+WATCHED_S = 10  # WatchdogSec= where something hangs that only systemd can end: as shipped it is 60
+HANG_S = 180.0
+RELOAD_S = 60.0
+STOP_S = 60.0
+SETTLED_S = 60.0  # until health believes that something is over
 HANG_SIGN = "/run/the-model-hangs"
 PIPE = "/srv/pipe"
 RETRY = {"first": "200ms", "max": "1s"}
@@ -75,12 +76,14 @@ def door(make: Make) -> Instance:
 def test_ready_is_running(door: Instance) -> None:
     """Once systemd calls it active there are results, and one line says how it goes; anybody may read its health."""
     assert door.show("ActiveState") == "active"
-    door.wait(lambda: door.show("StatusText").startswith("running: "), READY_S)
+    runs = r"running: [\d.]+ results/s, \d+ ms old, [\d.]+ frames/s dropped"
+    door.wait(lambda: re.fullmatch(runs, door.show("StatusText")), READY_S)
     (status,) = re.findall(r'^ +Status: "(.*)"$', door.board.run("systemctl", "status", door.unit).stdout, re.MULTILINE)
-    assert re.fullmatch(r"running: [\d.]+ results/s, \d+ ms old, [\d.]+ frames/s dropped", status)
+    assert re.fullmatch(runs, status)
     health = door.wait(door.health, READY_S)
     assert (health["health"], health["reasons"], health["pid"]) == ("running", [], door.main)
     assert health["model"]["name"] == "digits"
+    door.await_results()
     assert door.results()[0]["seq"] == 1
 
 
@@ -116,9 +119,10 @@ def test_ready_without_a_camera(make: Make, name: str, camera: dict[str, object]
     began = now()
     instance.start()
     instance.took(f"start without the camera ({name}): READY", now() - began, READY_S)
-    instance.wait(lambda: instance.show("StatusText").startswith("degraded: "), READY_S)
-    assert f"camera_lost: camera: {why}" in instance.show("StatusText")
-    assert f"camera_lost: camera: {why}" in instance.wait(instance.reasons, READY_S)
+    lost = f"camera_lost: camera: {why}"
+    instance.wait(lambda: lost in instance.show("StatusText"), READY_S)
+    assert instance.show("StatusText").startswith("degraded: ")
+    instance.wait(lambda: lost in instance.reasons(), READY_S)
     assert instance.results() == []
     if name == "program":
         began = now()
@@ -165,11 +169,11 @@ def test_a_camera_that_hangs_or_dies(make: Make, which: str, signal: str) -> Non
     began = now()
     instance.board.run("kill", f"-{signal}", victim)
     instance.wait(lambda: victim not in instance.processes(), CAMERA_S)
+    instance.wait(lambda: instance.worker not in (0, worker), CAMERA_S)
     again = instance.await_results(now(), CAMERA_S)
     word = "hangs (stall_timeout: 2s)" if signal == "STOP" else "is killed"
     instance.took(f"the camera, {which} {word}: results", again - began, CAMERA_S)
     assert (instance.main, instance.results(last=1)[0]["run"], instance.show("NRestarts")) == (daemon, run, "0")
-    assert instance.worker != worker
     assert worker not in instance.processes()
 
 
@@ -213,11 +217,16 @@ def test_kill_9(make: Make, struck: dict[str, float]) -> None:
     instance.board.wait(instance.unit, "active", READY_S)
     assert instance.show("NRestarts") == "1"
     assert len(instance.processes()) == 2
-    everybodys = instance.board.run("pgrep", "-f", "camera import worker").stdout.split()
-    daemons = [each.main for each in map(make, ("killed", "door", "camera", "model", "output"))]
-    parents = {instance.board.run("ps", "-o", "ppid=", "-p", pid, check=False).stdout.strip() for pid in everybodys}
-    assert parents - {""} <= set(map(str, daemons))
+    daemons = [make(each) for each in ("killed", "door", "camera", "model", "output")]
+    instance.wait(lambda: not orphans(instance.board, daemons), READY_S)  # others are being ended just now
     instance.stop()
+
+
+def orphans(board: Container, daemons: list[Instance]) -> set[str]:
+    """What the cameras' processes descend from, and is none of the daemons."""
+    workers = board.run("pgrep", "-f", "camera import worker", check=False).stdout.split()
+    parents = {board.run("ps", "-o", "ppid=", "-p", pid, check=False).stdout.strip() for pid in workers}
+    return parents - {""} - {str(each.main) for each in daemons}
 
 
 def test_a_failure_is_tried_again(
@@ -226,8 +235,8 @@ def test_a_failure_is_tried_again(
     """Exit code 1: systemd tries for ever, so that what is put right is found without anybody at the board."""
     instance = make("exits")
     instance.wait(lambda: int(instance.show("NRestarts")) >= 1, RESTART_S)
-    assert "status=1/FAILURE" in instance.journal()
-    assert "camera.path: no frame could be read" in instance.journal()
+    instance.hears("status=1/FAILURE")
+    instance.hears("camera.path: no frame could be read")
     began = now()
     instance.board.copy_in(paint(tmp_path / "picture.jpg"), "/srv/picture.jpg")
     again = instance.await_results(began, RESTART_S)
@@ -238,8 +247,8 @@ def test_a_failure_is_tried_again(
 def test_a_model_that_hangs(make: Make, struck: dict[str, float]) -> None:
     """The watchdog gets no proof of progress: the journal says what hangs, systemd ends the daemon and starts it anew."""
     instance, (first, *_) = make("model"), make("model").results()
-    instance.wait(lambda: "no_progress: the model has not answered" in instance.journal(), HANG_S)
-    instance.wait(lambda: "Watchdog timeout" in instance.journal(), HANG_S)
+    instance.hears("no_progress: the model has not answered", HANG_S)
+    instance.hears("Watchdog timeout", HANG_S)
     instance.board.run("rm", HANG_SIGN)
     again = instance.await_results(struck["model"], HANG_S, run=first["run"])
     instance.took(f"the model hangs (WatchdogSec={WATCHED_S}): results", again - struck["model"], HANG_S)
@@ -263,7 +272,7 @@ def test_exit_78_stays_down(make: Make, what: str) -> None:
         "78",
         "0",
     )
-    assert {"wrong": "did you mean 'width'?", "missing": "missing.yaml: no such file"}[what] in instance.journal()
+    instance.hears({"wrong": "did you mean 'width'?", "missing": "missing.yaml: no such file"}[what])
 
 
 # --- reload
@@ -288,7 +297,7 @@ def test_reload_under_load(door: Instance, times: dict[str, tuple[float, float]]
     assert all(one["frame"] < other["frame"] for one, other in pairwise(results))
     assert door.worker == worker
     assert switches([len(each["classifications"]) for each in results]) == [5, 1, 2, 3]
-    assert door.show("ActiveState") == "active"
+    door.board.wait(door.unit, "active", READY_S)
 
 
 def switches(values: list[int]) -> list[int]:
@@ -303,15 +312,16 @@ def test_a_bad_reload_keeps_the_old_one(door: Instance) -> None:
     door.board.write(door.config, good.replace('"width"', '"widht"'))
     door.board.run("systemctl", "reload", door.unit)
     door.wait(lambda: "reload_failed" in door.reasons(), RELOAD_S)
-    assert "reload_failed: " in door.show("StatusText")
+    door.wait(lambda: "reload_failed: " in door.show("StatusText"), RELOAD_S)
     door.await_results(now(), RELOAD_S)
+    door.hears("all goes on as before")
     (line,) = [each for each in door.journal()[said:].splitlines() if "all goes on as before" in each]
     assert f"{door.config}:" in line
     assert "did you mean 'width'?" in line
     assert (door.main, door.worker, door.results(last=1)[0]["run"]) == (daemon, worker, run)
     door.board.write(door.config, good)
     door.board.run("systemctl", "reload", door.unit)
-    door.wait(lambda: door.health().get("health") == "running", SETTLED_S)
+    door.wait(lambda: door.is_over("reload_failed"), SETTLED_S)
     assert (door.main, door.worker) == (daemon, worker)
 
 
@@ -354,11 +364,11 @@ def test_an_installed_model_is_taken_up(twins: list[Instance]) -> None:
 def test_a_reload_of_one_is_not_the_others(twins: list[Instance]) -> None:
     """Its neighbour hears nothing of it."""
     left, right = twins
-    said, done = right.journal(), left.journal().count("reload: done")
+    done = left.journal().count("reload: done")
     left.board.run("systemctl", "reload", left.unit)
     left.wait(lambda: left.journal().count("reload: done") > done, RELOAD_S)
     right.await_results(now())
-    assert right.journal() == said
+    assert "SIGHUP" not in right.journal()
     folders = [set(each.board.run("ls", f"/var/log/edge-runner/{each.name}").stdout.split()) for each in twins]
     assert folders == [{"left.jsonl"}, {"right.jsonl"}]
 
@@ -378,7 +388,7 @@ def test_a_broken_model_gives_way(twins: list[Instance]) -> None:
     left.await_results(began, run=run, model={"name": "digits", "version": SECOND})
     left.wait(lambda: "model_fallback" in left.show("StatusText"), RELOAD_S)
     left.board.run("edge-runner", "model", "rollback", "digits", user="alice")
-    left.wait(lambda: left.health().get("health") == "running", SETTLED_S)
+    left.wait(lambda: left.is_over("model_fallback"), SETTLED_S)
 
 
 # --- late, since it takes long, and nobody has to wait for it: an output that hangs
@@ -392,7 +402,7 @@ def test_an_output_that_hangs(make: Make, struck: dict[str, float]) -> None:
     before = [each for each in instance.results() if each["run"] == run]
     assert captured(before[-1]) > struck["output"] + WATCHED_S
     assert [each["seq"] for each in before] == list(range(1, len(before) + 1))
-    assert "no_progress: outputs.1 (console): hangs in the middle of its work" in instance.journal()
+    instance.hears("no_progress: outputs.1 (console): hangs in the middle of its work")
     instance.wait(lambda: "output_backlog: outputs.1 (console)" in instance.reasons(), HANG_S)
     assert "no_progress" not in instance.reasons()
     assert instance.show("NRestarts") == "1"
@@ -482,9 +492,10 @@ def test_stop(door: Instance) -> None:
     door.stop()
     door.took("stop: nothing is left", now() - began, STOP_S)
     assert (door.show("ActiveState"), door.show("Result"), door.show("ExecMainStatus")) == ("inactive", "success", "0")
-    said = re.findall(r"info: (\d+) results in", door.journal())
+    said = door.hears(" results in ")
     kept = [each for each in door.results() if each["run"] == run]
-    assert len(kept) == kept[-1]["seq"] == int(said[-1])
+    assert f"info: {len(kept)} results in " in said
+    assert len(kept) == kept[-1]["seq"]
     assert door.board.read(door.log).endswith("}\n")
     assert door.processes() == {}
     assert not door.board.exists("/run/edge-runner/door/health.json")

@@ -154,13 +154,7 @@ def probed(board: Container) -> Iterator[dict[str, Any]]:
     )
     board.run("systemctl", "daemon-reload")
     board.run("systemctl", "start", "edge-runner@probe", check=False)
-    journal = board.journal("edge-runner@probe")
-    (line,) = (
-        (each for each in journal.splitlines() if each.startswith("PROBE "))
-        if "PROBE" in journal
-        else pytest.fail(journal)
-    )
-    yield json.loads(line.removeprefix("PROBE "))
+    yield json.loads(board.hears("edge-runner@probe", "PROBE {").removeprefix("PROBE "))
     for path in ("/etc/edge-runner/probe.*", folder, "/srv/for-the-group-video", "/home/someone", "/tmp/of-others"):
         board.run("sh", "-c", f"rm -rf {path}")
     board.run(
@@ -254,7 +248,7 @@ def test_what_another_start_does_not_mend_is_not_started_again(board: Container,
     unit = service("wrong", "camera: {type: none-such}\n")
     board.wait(unit, "failed")
     assert (board.show(unit, "ExecMainStatus"), board.show(unit, "NRestarts")) == ("78", "0")
-    assert "none-such" in board.journal(unit)
+    board.hears(unit, "none-such")
 
 
 def test_killed_it_is_back(board: Container, service: Callable[..., str]) -> None:

@@ -77,7 +77,8 @@ end() {
     local code=$?
     trap '' INT TERM
     if [ -S "$connection/ssh" ]; then
-        [ -z "$STAGE" ] || "${ssh[@]}" "$host" "$(remote rm -rf "$STAGE")" </dev/null >/dev/null 2>&1 || true
+        # Once more, where a tar of ours was still at work there.
+        [ -z "$STAGE" ] || "${ssh[@]}" "$host" "$(remote rm -rf "$STAGE") || { sleep 2; $(remote rm -rf "$STAGE"); }" </dev/null >/dev/null 2>&1 || true
         "${ssh[@]}" -O exit "$host" >/dev/null 2>&1 || true
     fi
     rm -rf "$connection"

@@ -75,10 +75,10 @@ def carry_out(verb: Verb, options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.once:
         from edge_runner.pipeline import Board, assemble
-        from edge_runner.service import daemon
         from edge_runner.service.device import clock_synced
+        from edge_runner.service.once import once
 
-        daemon.once(assemble(load(options), Board(clock_synced), exact=True))
+        once(assemble(load(options), Board(clock_synced), exact=True))
         return EXIT_DONE
     from edge_runner.service.signals import Signals
 
@@ -104,10 +104,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from edge_runner.pipeline import assemble
+    from edge_runner.service import instances
     from edge_runner.tools import check
 
+    instances.stand_in(options.config)
     loaded = load(options)
-    for line in check.report(assemble(loaded)):
+    for line in check.report(assemble(loaded, way_back=False)):
         print(line)
     print(f"{options.config}: nothing is wrong")
     return EXIT_DONE
@@ -132,6 +134,7 @@ def _snapshot(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    from edge_runner.service import instances
     from edge_runner.tools import doctor
 
     if options.set and not options.config:
@@ -139,7 +142,7 @@ def _doctor(options: argparse.Namespace) -> int:
     loaded: Loaded[Settings] | None = None
     wrong: ConfigError | None = None
     if options.config and not doctor.unloadable():
-        doctor.stand_in(options.config)
+        instances.stand_in(options.config)
         try:
             loaded = load(options)
         except ConfigError as error:  # what can be said of the board is said all the same

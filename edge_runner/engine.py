@@ -60,38 +60,73 @@ def build_engine(
     stage: Callable[[str], None] = lambda words: None,
     before: Engine | None = None,
     refused: str | None = None,
+    fits: Callable[[Task], None] = lambda task: None,
+    way_back: bool = True,
 ) -> Engine:
     """Load the model and fit recipe, task and labels to it; raise what is wrong with them, all at once.
 
-    An installed model that does not come up is replaced by its previous version. But with `before`, the engine that runs, that one
-    runs on; it is returned where it is the same, and what is new was tried out already. `refused` says why the active version is
-    not to be loaded. `stage` is told what takes time.
+    With a `way_back`, an installed model that does not come up is replaced by its previous version. But with `before`, the engine
+    that runs, that one runs on; it is returned where it is the same, and what is new was tried out already. `refused` says why the
+    active version is not to be loaded; at a start, it is all the same where no other one comes up. `stage` is told what takes
+    time; `fits` raises what the task cannot be used for.
     """
     if before and refused and before.is_for(settings, before.model):
+        fits(before.task)
         return replace(before, instead=refused)
     try:
         if refused:
             raise ModelError(refused, key="model.name")
-        with named(settings.model):
-            return _build(settings, stage, before)
+        return _active(settings, stage, before, fits)
     except EdgeRunnerError as error:
-        name = settings.model.name
-        previous = Store().previous(name) if name and not before else None
-        if previous is None:
+        if before or not way_back:
             raise
-        older = replace(settings, model=replace(settings.model, name=None, path=previous))
-        with suppress(EdgeRunnerError):
-            engine = _build(older, stage, None)
-            runs = f"{engine.model.name} {engine.model.version}"
-            log.error("the active version of model %s does not come up: %s; %s runs instead", name, error, runs)
-            return replace(engine, settings=settings, instead=str(error))
-        raise
+        if engine := _previous(settings, stage, fits, error):
+            return engine
+        if not refused:
+            raise
+    log.warning("%s; but no other version comes up, so it is loaded all the same", refused)
+    return _active(settings, stage, None, fits)
 
 
-def _build(settings: Settings, stage: Callable[[str], None], before: Engine | None) -> Engine:
+def _active(
+    settings: Settings, stage: Callable[[str], None], before: Engine | None, fits: Callable[[Task], None]
+) -> Engine:
+    """What the settings name: of an installed model, the active version."""
+    with named(settings.model):
+        return _build(settings, stage, before, fits)
+
+
+def _previous(
+    settings: Settings, stage: Callable[[str], None], fits: Callable[[Task], None], error: EdgeRunnerError
+) -> Engine | None:
+    """Of an installed model, the version before the active one, which does not come up because of the error; None where there is
+    none, or that one does not either."""
+    name = settings.model.name
+    previous = Store().previous(name) if name else None
+    if previous is None:
+        return None
+    older = replace(settings, model=replace(settings.model, name=None, path=previous))
+    with suppress(EdgeRunnerError):
+        engine = _build(older, stage, None, fits)
+        why, runs = _why(error), f"{engine.model.name} {engine.model.version}"
+        log.error("the active version of model %s does not come up: %s; %s runs instead", name, why, runs)
+        return replace(engine, settings=settings, instead=why)
+    return None
+
+
+def _why(error: EdgeRunnerError) -> str:
+    """What is wrong with a version, with the setting that does not go together with it."""
+    errors = error.errors if isinstance(error, Several) else [error]
+    return "; ".join(f"{each.key}: {each}" if isinstance(each, SettingError) else str(each) for each in errors)
+
+
+def _build(
+    settings: Settings, stage: Callable[[str], None], before: Engine | None, fits: Callable[[Task], None]
+) -> Engine:
     stage("reading the model")
     model = open_model(settings.model)
     if before and before.is_for(settings, model):
+        fits(before.task)
         return replace(before, instead=None)
     stage(f"loading {model.name} {model.version}")
     errors: list[EdgeRunnerError] = []
@@ -110,6 +145,7 @@ def _build(settings: Settings, stage: Callable[[str], None], before: Engine | No
         preprocessor = Preprocessor(_recipe(settings, model), interpreter.inputs[0])
     with noted(errors):
         task = build_task(model, interpreter, preprocessor, settings.task or {})
+        fits(task)
     replayed = None
     if not errors and settings.model.check_goldens and model.manifest and not before:
         stage(f"proving {model.name} {model.version}")

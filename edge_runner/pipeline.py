@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edge_runner.config import Loaded
 from edge_runner.engine import Engine, build_engine
 from edge_runner.errors import ConfigError, EdgeRunnerError, Reason, SettingError, blamed, noted
 from edge_runner.fields import load
-from edge_runner.frame import Picture, Shot
+from edge_runner.frame import Picture, Shot, Stamp
 from edge_runner.output import OUTPUTS
 from edge_runner.output.base import Origin, Output
 from edge_runner.output.publisher import Publisher
@@ -27,6 +28,8 @@ from edge_runner.output.when import When
 from edge_runner.result import Answers, Result
 from edge_runner.settings import Settings
 from edge_runner.task.base import Task
+
+CLOCK_STEP_NS = 10**9  # what a time service slews, between a frame and its result, is far less
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,8 @@ class Pipeline:
         self.publisher = publisher
         self.board = board
         self.counts = Counts()
+        self.silent = self._names()
+        """The names of cameras that have given no result yet."""
         self._exact = exact
         self._doubted = False
 
@@ -94,6 +99,7 @@ class Pipeline:
                 stack.enter_context(feed)
             stack.pop_all()
         self.counts = Counts()
+        self.silent = self._names()
         self.board.pipeline = self
         return self
 
@@ -119,6 +125,7 @@ class Pipeline:
             elif not alike:
                 feed.refit(self.engine.preprocessor)
         self.counts = before.counts
+        self.silent = {feed.name for feed in self.feeds.values() if feed not in kept or feed.name in before.silent}
         self.board.pipeline = self
 
     def step(self, shot: Shot) -> Result:
@@ -158,10 +165,8 @@ class Pipeline:
         model = [Reason("model_fallback", f"{instead}; {runs} runs instead")] if instead else []
         return [*cameras, *model, *self.publisher.troubles]
 
-    @property
-    def silent(self) -> bool:
-        """Whether there is a camera that has given no result yet."""
-        return any(feed.name not in self.counts.results for feed in self.feeds.values())
+    def _names(self) -> set[str]:
+        return {feed.name for feed in self.feeds.values()}
 
     def _result(self, shot: Shot, answers: Answers, timing_ms: dict[str, float]) -> Result:
         return Result(
@@ -171,7 +176,7 @@ class Pipeline:
             seq=self.publisher.next_seq(),
             frame=shot.stamp.number,
             time_ns=shot.stamp.time_ns,
-            clock="synced" if self.board.synced() else "unsynced",
+            clock="synced" if self.board.synced() and not _clock_was_set(shot.stamp) else "unsynced",
             model=self.engine.model.name,
             version=self.engine.model.version,
             width=shot.geometry.width,
@@ -184,6 +189,7 @@ class Pipeline:
         )
 
     def _count(self, shot: Shot, timing_ms: Mapping[str, float]) -> None:
+        self.silent.discard(shot.camera)
         self.counts.results[shot.camera] = self.counts.results.get(shot.camera, 0) + 1
         self.counts.dropped += shot.dropped or 0
         live = shot.dropped is not None
@@ -199,25 +205,24 @@ def assemble(
     exact: bool = False,
     before: Pipeline | None = None,
     refused: str | None = None,
+    way_back: bool = True,
 ) -> Pipeline:
     """Put everything together, and open nothing. `exact` is for the feeds.
 
     With `before`, a pipeline that runs, whose place this one is to take: what is the same is not made anew. It was tried out
-    already. `refused` says why the active version of an installed model is not to be loaded.
+    already. `refused` and `way_back` are for an installed model, as build_engine has them.
 
     Raise what is wrong, or ConfigError with a line for each where it is more than one thing.
     """
     settings, board = loaded.value, board or Board()
     errors: list[EdgeRunnerError] = []
+    unusable: list[EdgeRunnerError] = []
     _verify_cameras(settings, errors)
+    outputs = _verified_outputs(settings, unusable)
     with noted(errors):
-        stage = board.stage if before is None else _untold
-        engine = build_engine(settings, stage, before.engine if before else None, refused)
-    outputs = _verified_outputs(settings, errors)
-    if not errors:
-        with noted(errors):
-            _fit_outputs(outputs, engine.task)
-    _raise_all(loaded, errors)
+        stage, running = (board.stage, None) if before is None else (_untold, before.engine)
+        engine = build_engine(settings, stage, running, refused, partial(_fit_outputs, outputs), way_back)
+    _raise_all(loaded, [*errors, *unusable])
     exact = exact or any(output.takes_pictures for output in outputs.values())
     alike = before is not None and before.engine.prepares_like(engine)
     there = [feed for feed in before.feeds.values() if alike or feed.live] if before else []
@@ -306,6 +311,12 @@ def _close(feeds: Collection[Feed]) -> None:
 
 def _untold(words: str) -> None:
     """A reload is no start."""
+
+
+def _clock_was_set(stamp: Stamp) -> bool:
+    """Whether that happened between a frame's capture and now: then its time is by the clock before."""
+    since_boot_ns = time.time_ns() - time.monotonic_ns()
+    return abs(since_boot_ns - (stamp.time_ns - stamp.monotonic_ns)) > CLOCK_STEP_NS
 
 
 def _draw(picture: Picture, answers: Answers) -> None:

@@ -102,18 +102,23 @@ def read_tree(problems: Problems, path: Path, sets: Sequence[str], *, variables:
     for assignment in sets:
         root = _with_set(problems, root, assignment)
     if variables:
-        env_file = path.with_suffix(".env")
+        env_file = variables_beside(path)
         found = {**_variables(problems, env_file), **os.environ}
         root = _expanded(root, found, env_file)
         problems.secrets = {found[name]: f"${{{name}}}" for name in _names(root) if found.get(name)}
     return root
 
 
+def variables_beside(config: Path) -> Path:
+    """The file of variables for a configuration."""
+    return config.with_suffix(".env")
+
+
 class Followed:
     """Variables of FILE.env that stand in the environment as well, where systemd put them: when the file changes, they follow."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.with_suffix(".env")
+        self._file = variables_beside(path)
         self._seen = {name: value for name, value in self._now().items() if os.environ.get(name) == value}
 
     def follow(self) -> None:

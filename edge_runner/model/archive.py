@@ -17,7 +17,7 @@ from typing import Protocol
 
 from edge_runner.errors import EdgeRunnerError, ModelError, StoreError
 from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL
-from edge_runner.model.rights import as_caller
+from edge_runner.model.rights import as_caller, open_no_link
 
 FILES = (MANIFEST, MODEL, LABELS, GOLDENS)  # what the board reads of a bundle: its reports are for people
 MOST_BYTES = 2**31  # a .tflite cannot be larger
@@ -90,15 +90,15 @@ def copy(folder: Path, into: Path, room: Room) -> None:
         size = sum(path.stat().st_size for path in paths)
     room(size)
     for path in paths:
-        with opened(path) as source:
+        with opened(path, open_no_link) as source:
             _write(source, into / path.name)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Source]:
-    """A file to read; raise ModelError where it cannot be."""
+def opened(path: Path, opener: Callable[[str, int], int] | None = None) -> Iterator[Source]:
+    """A file to read, by its `opener` as `open` has it; raise ModelError where it cannot be."""
     with _readable(path):
-        file = path.open("rb")
+        file = open(path, "rb", opener=opener)  # noqa: SIM115
     with file:
         yield Source(file, str(path))
 

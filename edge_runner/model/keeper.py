@@ -24,6 +24,7 @@ from edge_runner.model.store import CURRENT, PENDING_CURRENT, PENDING_PREVIOUS, 
 LOCK = ".lock"
 STAGED, OLD = ".new-", ".old-"  # folders that come to be, and that go
 FOLDER_MODE = 0o2775  # new files get the folder's group, whose members need no root
+STAGE_MODE = 0o2770  # nobody else reads what is not proven yet; the group's members clear up after each other
 UMASK = 0o002
 KEPT_FREE_BYTES = 16 * 10**6  # for the logs and everything else that runs on the board
 LOCK_TIMEOUT_S = 600.0
@@ -41,8 +42,8 @@ def keeping(store: Store, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Keeper]
     umask = os.umask(UMASK)
     try:
         _make(store.folder)
-        with as_owner(store.folder), _locked(store.folder, timeout_s):
-            keeper = Keeper(store)
+        with as_owner(store.folder), _locked(store.folder, timeout_s) as lock:
+            keeper = Keeper(store, lock)
             keeper.settle()
             yield keeper
     except EdgeRunnerError:
@@ -54,10 +55,11 @@ def keeping(store: Store, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[Keeper]
 
 
 class Keeper:
-    """Changes a store that nobody else changes meanwhile: what `keeping` gives."""
+    """Changes a store that nobody else changes meanwhile: what `keeping` gives. `lock` is that of the store, taken."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lock: int) -> None:
         self.store = store
+        self._lock = lock
 
     def room(self, size_bytes: int) -> None:
         """Raise StoreError where the disk has no room for so much more."""
@@ -70,13 +72,23 @@ class Keeper:
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
-        """A hidden folder to fill and to `put` in place; otherwise it goes again."""
+        """A hidden folder to fill and to `put` in place; otherwise it goes again. Nobody else clears it away until then."""
         folder = self._hidden(STAGED)
-        _new_folder(folder)
+        _new_folder(folder, STAGE_MODE)
         try:
-            yield folder
+            with _opened(folder) as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def meanwhile(self) -> Iterator[None]:
+        """Let others change the store while a stage is filled, which may take as long as it likes."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        yield
+        _take(self._lock, self.store.folder, LOCK_TIMEOUT_S)
+        self.settle()
 
     def put(self, staged: Path, name: str, version: str) -> Path:
         """Make a staged folder the version of a model, in the place of a damaged one; return where it is."""
@@ -124,7 +136,8 @@ class Keeper:
         """Finish or take back what a killed one was about, and clear away what it left."""
         for path in self.store.folder.iterdir():
             if path.name.startswith((STAGED, OLD)):
-                shutil.rmtree(path, ignore_errors=True)
+                if not _held(path):
+                    shutil.rmtree(path, ignore_errors=True)
             elif not path.name.startswith(".") and path.is_dir() and not path.is_symlink():
                 _finish(path)
                 self._tidy(path)
@@ -176,14 +189,33 @@ def _make(folder: Path) -> None:
         _sync(folder.parent)
 
 
-def _new_folder(folder: Path) -> None:
-    os.mkdir(folder)
+def _new_folder(folder: Path, mode: int = FOLDER_MODE) -> None:
+    os.mkdir(folder, mode)
+    with _opened(folder) as descriptor:
+        _give(folder)
+        os.fchmod(descriptor, mode)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder's descriptor; never that of what a link leads to."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _give(folder)
-        os.fchmod(descriptor, FOLDER_MODE)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _held(folder: Path) -> bool:
+    """Whether somebody fills this stage just now."""
+    try:
+        with _opened(folder) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it has gone, or is no folder
+        pass
+    return False
 
 
 def _settle_files(folder: Path) -> None:
@@ -191,7 +223,9 @@ def _settle_files(folder: Path) -> None:
     for path in folder.iterdir():
         _give(path)
         _sync(path)
-    _sync(folder)
+    with _opened(folder) as descriptor:
+        os.fchmod(descriptor, FOLDER_MODE)
+        os.fsync(descriptor)
 
 
 def _give(path: Path) -> None:
@@ -211,12 +245,12 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, timeout_s: float) -> Iterator[None]:
+def _locked(folder: Path, timeout_s: float) -> Iterator[int]:
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o664)
     try:
         _take(lock, folder, timeout_s)
         _give(folder / LOCK)
-        yield
+        yield lock
     finally:
         os.close(lock)
 

@@ -21,10 +21,15 @@ from edge_runner.errors import EdgeRunnerError, ModelError
 from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime
 from edge_runner.model.preprocess import INPUT_DTYPES
+from edge_runner.process import die_with_parent
 
 TIMEOUT_S = 60.0
 # With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
 CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.model import probe; probe.main()"
+
+
+class UntriedError(ModelError):
+    """The child process could do nothing, which says nothing of the model."""
 
 
 def probe(
@@ -44,19 +49,27 @@ def probe(
 def ask(code: str, given: Sequence[str], content: bytes = b"", timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """What a child process says with its last line, a JSON object with an `error` in it. `code` begins as CHILD does.
 
-    Raise ModelError where it crashes, hangs, or says nothing.
+    Raise ModelError where it crashes, hangs, or says nothing (UntriedError).
     """
     command = [sys.executable, "-c", code, os.pathsep.join(sys.path), *given]
     try:
         child = subprocess.run(
-            command, input=content, capture_output=True, timeout=timeout_s, check=False, **_for_good()
+            command,
+            input=content,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            preexec_fn=die_with_parent(os.getpid()),
+            **_for_good(),
         )
     except subprocess.TimeoutExpired:
         raise ModelError(
             f"did not load and run once within {timeout_s:g} s; it is damaged, or far too large for this board"
         ) from None
-    except OSError as error:  # no memory for another process, at the worst
-        raise ModelError(f"could not be tried out: {(error.strerror or str(error)).lower()}") from error
+    except OSError as error:  # no memory for another process, or no right to start this Python, as its store's owner
+        raise UntriedError(
+            f"could not be tried out: {sys.executable}: {(error.strerror or str(error)).lower()}"
+        ) from error
     if child.returncode == -signal.SIGKILL:
         raise ModelError("was ended by the system while it was tried out (SIGKILL): this board's memory is too small")
     if child.returncode < 0:
@@ -67,7 +80,7 @@ def ask(code: str, given: Sequence[str], content: bytes = b"", timeout_s: float 
         if isinstance(answer, dict) and "error" in answer:
             return answer
     lines = child.stderr.decode("utf-8", "replace").strip().splitlines() or ["no word"]
-    raise ModelError(f"could not be tried out: {lines[-1]}")
+    raise UntriedError(f"could not be tried out: {lines[-1]}")
 
 
 def _for_good() -> dict[str, Any]:

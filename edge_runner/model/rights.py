@@ -5,12 +5,16 @@ Others may write there, too, and a link of theirs must not lead root elsewhere.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = 0
+CODECS = ("utf-8-sig", "idna")  # Python loads each at its first use, from where the owner may not look
+A_LINK = "a link, which root does not follow; install a copy without links (cp -rL)"
 
 
 @contextmanager
@@ -20,6 +24,8 @@ def as_owner(folder: Path) -> Iterator[None]:
     if os.geteuid() != ROOT or owner.st_uid == ROOT:
         yield
         return
+    for codec in CODECS:
+        codecs.lookup(codec)
     groups, group = os.getgroups(), os.getegid()
     os.setgroups([owner.st_gid])
     os.setegid(owner.st_gid)
@@ -44,3 +50,13 @@ def as_caller() -> Iterator[None]:
         yield
     finally:
         os.seteuid(owner)
+
+
+def open_no_link(path: str, flags: int) -> int:
+    """An `opener` of `open` that has root follow no link to a file: whoever laid it may not read what it leads to."""
+    try:
+        return os.open(path, flags | (os.O_NOFOLLOW if os.getuid() == ROOT else 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = A_LINK
+        raise

@@ -43,6 +43,8 @@ class Courier:
         self._taken = self._done = 0  # the first is counted by the inference's thread, the other by the output's
         self._busy_since: float | None = None
         self._finishing = False
+        self._turning = threading.Lock()
+        """Between the output's thread, which begins to end, and whoever has it go on."""
 
     @property
     def name(self) -> str:
@@ -84,10 +86,8 @@ class Courier:
         return f"{self.name}: {', '.join(parts)}" if parts else ""
 
     def start(self) -> None:
-        """The output is open; from here on its own thread has it."""
+        """The output is open; from here on its own thread has it, with what it did not get done before an end."""
         self._ended_by, self._finishing = None, False
-        self._queue = SimpleQueue()
-        self._taken = self._done
         self._thread = threading.Thread(target=self._work, name=f"output-{self.key}", daemon=True)
         self.output.wake = lambda: self._queue.put(None)
         self._thread.start()
@@ -134,21 +134,24 @@ class Courier:
 
     def go_on(self) -> bool:
         """Have one that is stuck go on, though it was told to end; false where it had begun to."""
-        self._ended_by = None
-        return not self._finishing
+        with self._turning:
+            if not self._finishing:
+                self._ended_by = None
+            return not self._finishing
 
     def give_up(self) -> None:
         """What is stuck is left behind, and what it holds is lost."""
         if self.waiting:
             self._failing.lost += self.waiting
             log.warning("%s: does not take results in time; %d are given up", self.name, self.waiting)
+        self._queue, self._taken = SimpleQueue(), self._done
         self._thread = None
 
     def _full(self) -> bool:
         return self.waiting >= self.output.QUEUE
 
     def _work(self) -> None:
-        while not self.gone and not self._late(FINISH_S):
+        while not self._finishes():
             due = self.output.due
             try:
                 item = self._queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
@@ -158,18 +161,22 @@ class Courier:
                 self._write(item)
                 if self._queue.empty():
                     time.sleep(REST_S)
-            elif self._ended_by is not None and self._queue.empty():
+            elif self._finishes(idle=True):
                 break
             if item is None or (self.output.due is not None and time.monotonic() >= self.output.due):
                 self._attempt(self.output.tick, told=0)
-        self._finishing = True
-        until = self._ended_by if self._ended_by is not None else time.monotonic()
+        until = self._ended_by or time.monotonic()
         self._attempt(lambda: self.output.finish(until), told=0)
         self._attempt(self.output.close, told=0)
 
-    def _late(self, before_s: float) -> bool:
-        """Whether the end is nearer than that."""
-        return self._ended_by is not None and time.monotonic() > self._ended_by - before_s
+    def _finishes(self, idle: bool = False) -> bool:
+        """Whether the end begins, for its time is near, or nothing waits any more (`idle`); then there is no way back."""
+        with self._turning:
+            until = self._ended_by
+            is_near = until is not None and time.monotonic() > until - FINISH_S
+            is_done = idle and until is not None and self._queue.empty()
+            self._finishing = self.gone or is_near or is_done
+            return self._finishing
 
     def _write(self, item: Item) -> None:
         self._attempt(lambda: self.output.write(item))

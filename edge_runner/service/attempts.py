@@ -1,4 +1,4 @@
-"""Remembers over a crash which installed model was being brought up: one that kills the daemon is not tried for ever."""
+"""Remembers over a crash which installed model was being brought up: one that kills the daemon gives way to another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Attempts:
         self._file = folder / STARTS_FILE if folder else None
 
     def begin(self, model: Path | None) -> str | None:
-        """A start with this model begins. Return why it is not to be tried again; None where it is."""
+        """A start with this model begins. Return why another version is to have its turn; None where it is not."""
         if self._file is None or model is None:
             return None
         count = self._count(model)

@@ -5,24 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_runner.camera.feed import Feed
-from edge_runner.errors import (
-    CameraError,
-    EdgeRunnerError,
-    ModelError,
-    NoFrameError,
-    NoWayBackError,
-    OutputError,
-    blamed,
-)
+from edge_runner.errors import EdgeRunnerError, ModelError, NoWayBackError, OutputError, blamed
 from edge_runner.frame import Shot
 from edge_runner.model.store import Store
-from edge_runner.pipeline import Counts, Pipeline, assemble
+from edge_runner.pipeline import Pipeline, assemble
 from edge_runner.service import reload
+from edge_runner.service.account import require_results, summary
 from edge_runner.service.attempts import Attempts
 from edge_runner.service.reload import Reload, Source
 from edge_runner.service.signals import Signals
@@ -38,7 +30,8 @@ log = logging.getLogger(__name__)
 
 
 def brought_up(source: Source, watchdog: Watchdog) -> Pipeline:
-    """Read the configuration and put everything together. An installed model that kills the daemon again and again is left out.
+    """Read the configuration and put everything together. An installed model that kills the daemon again and again is left out,
+    where another version of it comes up.
 
     Raise what is wrong.
     """
@@ -97,7 +90,7 @@ class Daemon:
         pipeline = self.pipeline
         log.info("%s", summary(pipeline.counts, pipeline.feeds.values(), pipeline.publisher.reports()))
         if not stopped:
-            _require_results(pipeline)
+            require_results(pipeline)
 
     def _loop(self) -> str:
         """Return why it ended: empty at the end of the last file."""
@@ -186,9 +179,13 @@ class Daemon:
             self._reload = None
             attempt.close()
             self._conclude(attempt)
-            if self._again:
-                self._again = False
-                self._begin_reload("again")
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Where that was asked for during the last one."""
+        if self._again:
+            self._again = False
+            self._begin_reload("again")
 
     def _forsake(self, attempt: Reload) -> None:
         """Without the model that runs, only a new start helps."""
@@ -200,6 +197,7 @@ class Daemon:
         self._reload = None
         attempt.forsake()
         self._watchdog.reloaded()
+        self._begin_again()
 
     def _conclude(self, attempt: Reload) -> None:
         error, new = attempt.error, attempt.pipeline
@@ -264,9 +262,10 @@ def _changes(old: Pipeline, new: Pipeline) -> str:
     parts = []
     if new.engine.interpreter is not old.engine.interpreter:
         parts.append(f"model {new.engine.model.name} {new.engine.model.version}")
-    kept = old.feeds.values()
-    parts += [f"camera {feed.name} opened anew" for feed in new.feeds.values() if feed not in kept]
-    parts += [f"camera {feed.name} closed" for feed in kept if feed not in new.feeds.values()]
+    before, now = old.feeds.values(), new.feeds.values()
+    opened = [feed.name for feed in now if feed not in before]
+    parts += [f"camera {name} opened anew" for name in opened]
+    parts += [f"camera {feed.name} closed" for feed in before if feed not in now and feed.name not in opened]
     outputs = old.publisher.outputs.values()
     parts += [f"{key} opened anew" for key, output in new.publisher.outputs.items() if output not in outputs]
     gone = sum(output not in new.publisher.outputs.values() for output in outputs)
@@ -287,79 +286,3 @@ def _hang_while_there(path: str) -> None:
     """For tests of what watches the daemon: a model that does not answer."""
     while os.path.exists(path):
         time.sleep(HANG_S)
-
-
-def once(pipeline: Pipeline) -> None:
-    """One frame and one result of each camera. Raise NoFrameError where none comes, and OutputError where a result was lost."""
-    with pipeline:
-        for lane, shot in _first_shots(pipeline):
-            pipeline.step(shot)
-            lane.feed.release(shot)
-    _require_results(pipeline)
-
-
-@contextmanager
-def first_shot(pipeline: Pipeline) -> Iterator[Shot]:
-    """Open a pipeline of one camera for one frame. Raise NoFrameError where none comes within its `start_timeout`."""
-    with pipeline:
-        for _, shot in _first_shots(pipeline):
-            yield shot
-
-
-def _first_shots(pipeline: Pipeline) -> Iterator[tuple[Lane, Shot]]:
-    """The first shot of each camera, in the order in which they come; at the end, raise NoFrameError for those that gave none."""
-    turns, started = Turns(pipeline.feeds), time.monotonic()
-    errors: list[CameraError] = []
-    while turns.lanes:
-        ends = {lane.key: started + lane.feed.config.start_timeout for lane in turns.lanes}
-        lane = turns.next(until=min(ends.values()))
-        if lane is None:
-            for late in [lane for lane in turns.lanes if ends[lane.key] <= time.monotonic()]:
-                errors.append(_no_frame(late))
-                turns.end(late)
-            continue
-        with blamed(lane.key):
-            shot = lane.feed.take()
-        turns.end(lane)
-        if shot is None:
-            errors.append(NoFrameError("no frame could be read", key=f"{lane.key}.path"))
-        else:
-            yield lane, shot
-    if errors:
-        raise errors[0] if len(errors) == 1 else NoFrameError("; ".join(f"{error.key}: {error}" for error in errors))
-
-
-def _no_frame(lane: Lane) -> NoFrameError:
-    why = lane.feed.trouble or "it does not answer"
-    return NoFrameError(f"no frame within {lane.feed.config.start_timeout:g} s: {why}", key=f"{lane.key}.start_timeout")
-
-
-def _require_results(pipeline: Pipeline) -> None:
-    """A run that ended by itself has to have done its work."""
-    for key, feed in pipeline.feeds.items():
-        if not pipeline.counts.results.get(feed.name):
-            raise CameraError("no frame could be read", key=f"{key}.path")
-    lost = [f"{count} at {key}" for key, count in pipeline.publisher.lost.items()]
-    lost += [f"{pipeline.publisher.lost_before} at outputs that are closed"] * bool(pipeline.publisher.lost_before)
-    if lost:
-        raise OutputError(f"results were lost: {', '.join(lost)}")
-
-
-def summary(counts: Counts, feeds: Collection[Feed], reports: Collection[str] = ()) -> str:
-    """What a run did, in one line."""
-    elapsed_s, results = time.monotonic() - counts.started, sum(counts.results.values())
-    parts = [f"{results} results in {elapsed_s:.1f} s"]
-    if results:
-        parts.append(f"{results / elapsed_s:.1f} a second")
-        parts.append(", ".join(f"{stage} {ms / results:.2f} ms" for stage, ms in counts.timing_ms.items()))
-    if len(counts.results) > 1:
-        parts.append(", ".join(f"{name} {count}" for name, count in counts.results.items()))
-    if counts.dropped:
-        parts.append(f"{counts.dropped} live frames dropped")
-    if skipped := sum(feed.skipped for feed in feeds):
-        parts.append(f"{skipped} frames skipped as unreadable")
-    for feed in feeds:
-        parts += [f"{feed.name}: {', '.join(f'{count} times {what}' for what, count in feed.spoilt.items())}"] * bool(
-            feed.spoilt
-        )
-    return "; ".join([*parts, *reports])

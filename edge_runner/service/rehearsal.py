@@ -19,9 +19,10 @@ from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, noted
 from edge_runner.model.probe import first_to_go
 from edge_runner.pipeline import assemble
 from edge_runner.process import die_with_parent, signal_name
+from edge_runner.service.systemd import STAGE_S
 from edge_runner.settings import load_settings
 
-TIMEOUT_S = 600.0  # a small board replays the goldens of a large model, with the other one still running
+TIMEOUT_S = STAGE_S  # what comes up in that time does at a start as well
 # With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
 CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.service import rehearsal; rehearsal.main()"

@@ -20,9 +20,11 @@ from edge_runner.pipeline import Board, Pipeline, assemble, verify
 from edge_runner.service.device import memory_available
 from edge_runner.service.rehearsal import TIMEOUT_S, rehearse
 from edge_runner.settings import Settings
+from edge_runner.tree import variables_beside
 
 COPIES = 3  # of a model's file: its bytes, the weights as the interpreter packs them, what it computes
 SPARE_BYTES = 32 * 10**6
+READINGS = 3  # where somebody saves a file again and again
 SLACK_S = 60.0  # for all but the rehearsal, which has a limit of its own
 STATM = Path("/proc/self/statm")
 
@@ -36,6 +38,10 @@ class Source:
     read: Callable[[], Loaded[Settings]]
     config: Path
     sets: tuple[str, ...] = ()
+
+    def files(self) -> list[bytes | None]:
+        """What stands in the files that are read; None where there is none."""
+        return [_content(path) for path in (self.config, variables_beside(self.config))]
 
 
 class Reload:
@@ -95,10 +101,7 @@ class Reload:
 
     def _work(self) -> None:
         try:
-            self._loaded = loaded = self._source.read()
-            verify(loaded)
-            self._make_room(loaded.value)
-            refused = rehearse(self._source.config, self._source.sets)
+            loaded, refused = self._tried_out()
             self.pipeline = assemble(loaded, self._board, before=self._before, refused=refused)
         except EdgeRunnerError as error:
             self.error = self.located(error)
@@ -111,6 +114,20 @@ class Reload:
             else:
                 os.write(self._write, b"d")
 
+    def _tried_out(self) -> tuple[Loaded[Settings], str | None]:
+        """The settings, and why the active version does not come up. What another process tried out are these very settings: a
+        file that is saved meanwhile is read once more."""
+        for _ in range(READINGS):
+            self._began = time.monotonic()
+            files = self._source.files()
+            self._loaded = loaded = self._source.read()
+            verify(loaded)
+            self._make_room(loaded.value)
+            refused = rehearse(self._source.config, self._source.sets)
+            if self._source.files() == files:
+                return loaded, refused
+        raise EdgeRunnerError(f"{self._source.config} was changed again and again while it was tried out")
+
     def _make_room(self, settings: Settings) -> None:
         """Memory is needed for a process that tries it out beside this one, and then for the model beside the one that runs."""
         available, needed = self._available(), _own_bytes() + COPIES * _size(settings.model) + SPARE_BYTES
@@ -118,6 +135,12 @@ class Reload:
             self.wants_room = f"{available / 1e6:.0f} MB are free, two models need {needed / 1e6:.0f} MB"
             os.write(self._write, b"r")
             self._room.wait()
+
+
+def _content(path: Path) -> bytes | None:
+    with suppress(OSError):
+        return path.read_bytes()
+    return None
 
 
 def memory() -> int | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
-STAGE_S = 180.0  # for one stage of the start; on a small board the imports alone may take half a minute
+STAGE_S = 600.0  # for one stage of the start: on a small board, the proof of a large model takes minutes
 STATUS_CHARACTERS = 400
 
 

@@ -136,7 +136,7 @@ class Watchdog:
         found = [*pipeline.reasons(), *(Reason(*note) for note in self._notes.items())]
         found += self._explained.of(self._sampled.value, self._pace.slowness)
         reasons = [Reason(reason.code, self._masked(reason.words)) for reason in found]
-        state = self._health.judge(reasons, hangs, pipeline.silent)
+        state = self._health.judge(reasons, hangs, bool(pipeline.silent))
         if _started(pipeline):
             self._greet()
         if hangs is None:
@@ -185,6 +185,7 @@ class Watchdog:
         model = pipeline.engine.model
         content = {
             "time": rfc3339(time.time_ns()),
+            "monotonic": time.monotonic(),
             "pid": os.getpid(),
             "config": self._config,
             "status": status,
@@ -279,7 +280,7 @@ class Pace:
 
 def _started(pipeline: Pipeline) -> bool:
     """Each camera has given a frame, or is in its retry."""
-    return all(feed.trouble or feed.name in pipeline.counts.results for feed in pipeline.feeds.values())
+    return all(feed.trouble or feed.name not in pipeline.silent for feed in pipeline.feeds.values())
 
 
 def _written(pipeline: Pipeline) -> Collection[Path]:

@@ -172,13 +172,6 @@ def not_read(error: ConfigError) -> Finding:
     return Finding("problem", text, error.problems, part="configuration")
 
 
-def stand_in(config: Path) -> None:
-    """A service's configuration is read as its unit has it read: paths of outputs are relative to its folder of logs."""
-    path = config.absolute()
-    if path.parent == ETC / OWNER and not os.environ.keys() & {"LOGS_DIRECTORY", "STATE_DIRECTORY"}:
-        os.environ["LOGS_DIRECTORY"] = f"/var/log/{OWNER}/{path.stem}"
-
-
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """All of them, for programs."""
     return {

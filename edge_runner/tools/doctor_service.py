@@ -35,7 +35,7 @@ REMEDIES = {
     "heat": "a heat sink, a fan, or a cooler place; `max_fps` spares the processor",
     "under_voltage": "a stronger power supply, and a short cable",
     "clock": "the line on the clock says what is missing; results say `unsynced` until then",
-    "reload_failed": "edge-runner check --config {config} says why; the configuration from before runs on",
+    "reload_failed": "sudo edge-runner check --config {config} says why; the configuration from before runs on",
     "memory": "it ends by itself with the reload; a smaller model, or a board with more memory, has none of it",
     "model_fallback": "edge-runner model list shows the versions; the one from before runs",
     "no_progress": "journalctl -u {unit} -n 50 says what it did last; systemd starts it again",
@@ -56,8 +56,9 @@ class Instance:
 
     @property
     def age_s(self) -> float:
-        """Of the health."""
-        return time.time() - self.account.written
+        """Of the health, by a clock that does not jump; 0 where it does not say."""
+        said = self.health.get("monotonic")
+        return time.monotonic() - said if isinstance(said, (int, float)) else 0.0
 
     def is_up(self) -> bool:
         return self.unit.get("ActiveState") in ("active", "reloading") if self.unit else bool(self.health)
@@ -123,7 +124,7 @@ def _stopped(instance: Instance, board: Board) -> Finding:
         return Finding("warning", text, (), (f"install the service, or by hand: edge-runner --config {config}",))
     if state == "failed" and unit.get("ExecMainStatus") == WRONG_CONFIG:
         text = f"service {instance.name}: stopped, for its configuration or its model is wrong (exit status 78)"
-        remedies = (f"edge-runner check --config {config} says what", f"then: sudo systemctl restart {name}")
+        remedies = (f"sudo edge-runner check --config {config} says what", f"then: sudo systemctl restart {name}")
         return Finding("problem", text, (), remedies)
     if state == "failed":
         why = f"{unit.get('Result', 'failed')}, exit status {unit.get('ExecMainStatus', '?')}"

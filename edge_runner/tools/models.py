@@ -19,15 +19,17 @@ from edge_runner.errors import EdgeRunnerError, ModelError, StoreError
 from edge_runner.model import archive
 from edge_runner.model.archive import FILES, Source
 from edge_runner.model.bundle import MANIFEST, Manifest, ModelConfig, damages, open_model, read_manifest
+from edge_runner.model.fetch import fetched, is_address
 from edge_runner.model.interpreter import find_runtime
 from edge_runner.model.keeper import Keeper, keeping
 from edge_runner.model.probe import ask, first_to_go
 from edge_runner.model.store import CURRENT, NAME, NAME_ALLOWED, PREVIOUS, Store
 from edge_runner.service import instances
+from edge_runner.service.systemd import STAGE_S
 
 STANDARD_INPUT = "-"
 ACTIVE = "active"
-PROOF_TIMEOUT_S = 600.0  # a small board takes its time over imports alone
+PROOF_TIMEOUT_S = STAGE_S  # what is proven in that time comes up at a start as well
 CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.tools import models; print(models.proof())"
 )
@@ -43,7 +45,8 @@ def install(source: str, sha256: str | None = None, *, activate: bool = True) ->
     store = Store()
     with keeping(store) as keeper, keeper.stage() as staged:
         with _called(source, staged):
-            manifest = _fill(keeper, staged, source, sha256)
+            with keeper.meanwhile():
+                manifest = _fill(keeper, staged, source, sha256)
             place = store.folder / manifest.name / manifest.version
             there = _is_there(place, manifest)
             fresh = there and (not activate or store.active(manifest.name) == place)
@@ -144,6 +147,11 @@ def listing_json(found: list[Installed]) -> str:
     return json.dumps([asdict(each) for each in found], indent=1, ensure_ascii=False)
 
 
+def ask_for_proof(folder: Path) -> dict[str, Any]:
+    """What a child process says of a bundle: `proof`'s object. Raise ModelError where it dies of it."""
+    return ask(CHILD, [str(folder)], timeout_s=PROOF_TIMEOUT_S)
+
+
 def proof() -> str:
     """The child: what the goldens of the bundle's folder, its argument, say on this board, as JSON."""
     first_to_go()
@@ -161,7 +169,7 @@ def proof() -> str:
 
 def _fill(keeper: Keeper, staged: Path, source: str, sha256: str | None) -> Manifest:
     """Bring the bundle's files into the stage; they are whole, and no more than its manifest lists."""
-    if source != STANDARD_INPUT and "://" not in source and archive.is_folder(Path(source)):
+    if source != STANDARD_INPUT and not is_address(source) and archive.is_folder(Path(source)):
         if sha256:
             raise ModelError(f"{source} is a folder; a SHA-256 is an archive's: leave it out")
         archive.copy(Path(source), staged, keeper.room)
@@ -178,9 +186,7 @@ def _fill(keeper: Keeper, staged: Path, source: str, sha256: str | None) -> Mani
 def _opened(keeper: Keeper, source: str) -> AbstractContextManager[Source]:
     if source == STANDARD_INPUT:
         return nullcontext(Source(sys.stdin.buffer, "standard input"))
-    if "://" in source:
-        from edge_runner.model.fetch import fetched
-
+    if is_address(source):
         return fetched(source, keeper.room)
     return archive.opened(Path(source))
 
@@ -217,7 +223,7 @@ def _is_there(place: Path, manifest: Manifest) -> bool:
 def _prove(folder: Path, manifest: Manifest) -> list[str]:
     """Try a bundle out in a child process; raise ModelError where it does not do on this board."""
     try:
-        answer = ask(CHILD, [str(folder)], timeout_s=PROOF_TIMEOUT_S)
+        answer = ask_for_proof(folder)
     except ModelError as error:
         raise ModelError(f"{_title(manifest)} {error}") from error
     if answer["error"]:

@@ -15,7 +15,7 @@ from edge_runner.errors import OutputError
 from edge_runner.frame import Picture, Shot
 from edge_runner.pipeline import Pipeline
 from edge_runner.result import Answers, Result
-from edge_runner.service.daemon import first_shot
+from edge_runner.service.once import first_shot
 from edge_runner.task import draw
 
 STANDARD_OUTPUT = "-"

@@ -126,14 +126,16 @@ class TestFrames:
         for _ in range(5):
             go_round(feed, 0.2)
             wanted_ns = time.monotonic_ns()
+            while feed._block.figures.newest_ns < wanted_ns:
+                go_round(feed, 0.01)
             shot = next_shot(feed)
-            assert shot.stamp.monotonic_ns > wanted_ns - 60e6  # a frame interval, and the machine's other work
+            assert shot.stamp.monotonic_ns >= wanted_ns
             assert shot.dropped
 
     def test_as_fast_as_it_is_asked(self, feeds: Callable[..., LiveFeed]) -> None:
         """A camera far faster than the model, asked again at once each time, is never left waiting for a word."""
-        feed = feeds(pattern(fps=1000, stall_timeout=5.0))
-        numbers = [next_shot(feed, 10).stamp.number for _ in range(400)]
+        feed = feeds(pattern(fps=1000, stall_timeout=60.0))
+        numbers = [next_shot(feed).stamp.number for _ in range(400)]
         assert numbers == sorted(set(numbers))
         assert feed.losses == 0
 
@@ -159,20 +161,21 @@ class TestFrames:
         """A camera at 30 frames a second of which none is wanted costs next to nothing."""
         with servers.mjpeg() as http:
             config = StreamConfig(name="test", url=f"{http.url}/stream?size=1920x1080&fps=30")
-            feed = feeds(config)
+            feed = feeds(config, exact=True)
             next_shot(feed)
 
             def cpu_s() -> float:
                 fields = Path(f"/proc/{worker_of()}/stat").read_text().rpartition(") ")[2].split()
                 return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-            before = cpu_s()
+            before, frames = cpu_s(), feed._block.figures.frames
             go_round(feed, 3.0)
-            idle_s = cpu_s() - before
-            before, began = cpu_s(), time.monotonic()
+            idle_s = (cpu_s() - before) / (feed._block.figures.frames - frames)
+            before, began, shots = cpu_s(), time.monotonic(), 0
             while time.monotonic() < began + 3.0:
                 next_shot(feed)
-            assert idle_s < (cpu_s() - before) / 3
+                shots += 1
+            assert idle_s < (cpu_s() - before) / shots / 3
 
     @pytest.mark.parametrize(("exact", "shape"), [(True, (720, 1280, 3)), (False, (90, 160, 3))])
     def test_pictures_are_shrunk_where_that_is_allowed(
@@ -187,11 +190,18 @@ class TestFrames:
 
     def test_age_is_true(self, feeds: Callable[..., LiveFeed]) -> None:
         """A frame's stamp is within a few frames of when the server made it, also right after opening."""
-        with servers.mjpeg() as http:
+
+        def ages_ms() -> list[int]:
             feed = feeds(StreamConfig(name="test", url=f"{http.url}/stream"))
-            for _ in range(5):
-                shot = next_shot(feed)
-                assert -5 <= servers.age_ms(shot.picture, shot.stamp.monotonic_ns) < 150
+            shots = (next_shot(feed) for _ in range(5))
+            found = [servers.age_ms(shot.picture, shot.stamp.monotonic_ns) for shot in shots]
+            feed.__exit__()
+            feed.__enter__()  # the fixture closes it
+            assert min(found) >= -5
+            return found
+
+        with servers.mjpeg() as http:
+            assert any(max(ages_ms()) < 150 for _ in range(5)), "a machine is not held up every time"
 
 
 class TestRefit:
@@ -271,11 +281,13 @@ class TestLosses:
         assert "ended with exit status 3 after 0 frames: frames: the cable was pulled" in feed.trouble
 
     @pytest.mark.parametrize(
-        ("mode", "after", "kind"), [("exits", 5, "lost"), ("silent", 5, "stalled"), ("silent", 0, "stalled")]
+        ("mode", "after", "kind", "limit_s"),
+        [("exits", 5, "lost", 60.0), ("silent", 5, "stalled", 0.5), ("silent", 0, "stalled", 0.5)],
     )
-    def test_kinds(self, feeds: Callable[..., LiveFeed], mode: str, after: int, kind: str) -> None:
+    def test_kinds(self, feeds: Callable[..., LiveFeed], mode: str, after: int, kind: str, limit_s: float) -> None:
         """A camera that has gone and one that gives nothing more are told apart."""
-        feed = feeds(program(mode, "--after", after, start_timeout=0.5, stall_timeout=0.5, retry=Retry(30.0, 30.0)))
+        limits = {"start_timeout": limit_s, "stall_timeout": limit_s}
+        feed = feeds(program(mode, "--after", after, **limits, retry=Retry(30.0, 30.0)))
         assert wait_for_trouble(feed) == kind
 
     def test_frozen(self, feeds: Callable[..., LiveFeed]) -> None:
@@ -289,7 +301,7 @@ class TestLosses:
         next_shot(feed)
         began = time.monotonic()
         feed.__exit__(None, None, None)
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 30
         feed.__enter__()
 
     def test_entered_again(self, feeds: Callable[..., LiveFeed]) -> None:
@@ -298,7 +310,8 @@ class TestLosses:
         next_shot(feed)
         feed.__exit__(None, None, None)
         feed.__enter__()
-        assert next_shot(feed).stamp.number < 100
+        shot = next_shot(feed)
+        assert shot.dropped == shot.stamp.number - 1
 
     def test_no_process_can_be_started(
         self, feeds: Callable[..., LiveFeed], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

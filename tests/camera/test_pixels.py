@@ -479,7 +479,7 @@ def test_black() -> None:
     dark[300:317, 500:517, 2] = 17
     assert not black(dark)
     assert not black(natural())
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(100):
         black(dark)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5

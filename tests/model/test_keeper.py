@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge_runner.errors import EXIT_FAILED, StoreError
+from edge_runner.errors import EXIT_FAILED, ModelError, StoreError
 from edge_runner.model import keeper as module
 from edge_runner.model.archive import copy, is_folder, opened
 from edge_runner.model.bundle import MANIFEST
@@ -60,8 +61,12 @@ def pair(store: Store) -> tuple[str | None, str | None]:
 
 
 def whole(path: Path | None) -> bool:
+    return path is not None and whole_of(path, path.name)
+
+
+def whole_of(path: Path, version: str) -> bool:
     names = ("manifest.json", "model.tflite")
-    return path is not None and all((path / name).read_text() == f"{name} of {path.name}" for name in names)
+    return all((path / name).read_text() == f"{name} of {version}" for name in names)
 
 
 def tree(store: Store) -> set[str]:
@@ -108,6 +113,32 @@ def test_nothing_staged_stays(store: Store) -> None:
             raise ZeroDivisionError
         assert not staged.exists()
     assert tree(store) == before
+
+
+def test_others_go_on_meanwhile(store: Store) -> None:
+    """While a stage is filled, which may take for ever, another one may have the store, and leaves the stage alone."""
+    with keeping(store) as keeper, keeper.stage() as staged:
+        with keeper.meanwhile():
+            (staged / "model.tflite").write_text("half")
+            with keeping(store, timeout_s=0) as other:
+                (store.folder / ".new-left").mkdir()
+                other.switch("m", "c")
+        with pytest.raises(StoreError, match="another `edge-runner model` has"), keeping(store, timeout_s=0):
+            pass
+        assert {path.name for path in store.folder.iterdir()} == {"m", ".lock", staged.name}
+        for name in ("manifest.json", "model.tflite"):
+            (staged / name).write_text(f"{name} of d")
+        keeper.put(staged, "m", "d")
+    assert pair(store) == ("c", "a")
+    assert whole(store.folder / "m/d")
+
+
+def test_what_is_not_proven_is_nobodys_to_read(store: Store) -> None:
+    """What is staged others may neither read nor reach; once it is in its place they may."""
+    with keeping(store) as keeper, keeper.stage() as staged:
+        assert staged.stat().st_mode & 0o7777 == 0o2770
+        keeper.put(staged, "m", "d")
+    assert (store.folder / "m/d").stat().st_mode & 0o7777 == 0o2775
 
 
 def test_a_damaged_version_is_replaced(store: Store) -> None:
@@ -370,6 +401,23 @@ def test_what_only_root_may_read(given_away: Store, tmp_path: Path) -> None:
 
 
 @needs_root
+def test_root_follows_no_link(store: Store, tmp_path: Path) -> None:
+    """A link among a bundle's files may lead to what only root may read; one to the bundle itself is as good as that."""
+    shutil.copytree(store.folder / "m/a", tmp_path / "bundle")
+    (tmp_path / "link").symlink_to("bundle")
+    with keeping(store) as keeper, keeper.stage() as staged:
+        copy(tmp_path / "link", staged, keeper.room)
+        assert whole_of(staged, "a")
+    (tmp_path / "bundle/model.tflite").rename(tmp_path / "secret")
+    (tmp_path / "bundle/model.tflite").symlink_to(tmp_path / "secret")
+    told = r"model\.tflite: a link, which root does not follow; install a copy without links"
+    with keeping(store) as keeper, keeper.stage() as staged:
+        with pytest.raises(ModelError, match=told):
+            copy(tmp_path / "bundle", staged, keeper.room)
+        assert [path.name for path in staged.iterdir()] == ["manifest.json"]
+
+
+@needs_root
 def test_owner(given_away: Store) -> None:
     """What root installs belongs to whom the store belongs."""
     store = given_away
@@ -479,9 +527,19 @@ def test_the_second_waits(store: Store, caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level("INFO")
     descriptor = os.open(store.folder / ".lock", os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    threading.Timer(0.5, os.close, [descriptor]).start()
+
+    def leave() -> None:
+        """Once the other one has said that it waits."""
+        until = time.monotonic() + 60
+        while not caplog.records and time.monotonic() < until:
+            time.sleep(0.01)
+        os.close(descriptor)
+
+    first = threading.Thread(target=leave)
+    first.start()
     with keeping(store) as keeper:
         keeper.switch("m", "c")
+    first.join()
     assert pair(store) == ("c", "a")
     assert [record.getMessage() for record in caplog.records] == [
         f"another `edge-runner model` is changing {store.folder}; waiting for it"

@@ -821,7 +821,7 @@ def test_killed_while_writing(tmp_path: Path, start_cli: Any, configure: Any, co
     path = tmp_path / "out.jsonl"
     camera = {"type": "images", "path": "colours", "loop": True}
     child = start_cli("--config", configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (not path.exists() or path.stat().st_size < 200_000) and time.monotonic() < deadline:
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +68,12 @@ class Kept(Output):
         self.calls.append("close")
 
 
+@pytest.fixture(autouse=True)
+def _time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the machine is held up."""
+    monkeypatch.setattr(publisher, "FLUSH_S", LONG_S)
+
+
 def settle(subject: Publisher) -> None:
     """Wait until every output has what it was handed."""
     until(lambda: not subject.waiting)
@@ -77,6 +84,11 @@ def until(holds: Callable[[], Any]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def running() -> list[str]:
+    """The outputs' threads."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("output-")]
 
 
 def outputs(*some: Output) -> Mapping[str, Output]:
@@ -96,7 +108,7 @@ def test_each_has_a_thread_of_its_own(result: Make) -> None:
     assert one.seqs == two.seqs == list(range(1, 101))
     assert (one.threads, two.threads) == ({"output-outputs.0"}, {"output-outputs.1"})
     assert one.calls == ["open", "finish", "close"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("output-")]
+    until(lambda: not running())
 
 
 def test_can_be_entered_again(result: Make) -> None:
@@ -247,6 +259,7 @@ class TestSlowOne:
                 subject.publish(result(seq=seq), SHOT)
         assert subject.lost == {"outputs.0": Kept.QUEUE + 10}
         stuck.free.set()
+        until(lambda: not running())
 
     def test_is_left_behind_at_the_end(
         self, result: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -260,8 +273,10 @@ class TestSlowOne:
         with Publisher(outputs(stuck, stuck_too, other)) as subject:
             for seq in range(1, 11):
                 subject.publish(result(seq=seq), SHOT)
+            until(lambda: len(other.seqs) == 10)
             began = time.monotonic()
-        assert time.monotonic() - began < 1.0 + 2 * courier.GRACE_S + 1.0
+        assert time.monotonic() - began < LONG_S
+        assert len({each._ended_by for each in subject._couriers}) == 1
         assert other.seqs == list(range(1, 11))
         assert subject.lost == {"outputs.0": 10, "outputs.1": 10}
         assert warnings(caplog) == [
@@ -269,7 +284,7 @@ class TestSlowOne:
         ]
         stuck.free.set()
         stuck_too.free.set()
-        until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("output-")])
+        until(lambda: not running())
         assert len(stuck.seqs) <= 1, "what was given up is not written after all"
 
 
@@ -285,14 +300,16 @@ class TestTick:
 
     def test_though_results_never_pause(self, result: Make) -> None:
         """It is called between results as well."""
-        kept = Kept()
-        kept.takes_s = 0.001
+        kept, waiting = Kept(), []
+        kept.free.clear()
         with Publisher(outputs(kept)) as subject:
-            kept.due = time.monotonic() + 0.05
             for seq in range(1, 201):
                 subject.publish(result(seq=seq), SHOT)
-            until(lambda: "tick" in kept.calls)
-            assert subject.waiting
+            kept.tick = lambda: (waiting.append(subject.waiting), Kept.tick(kept))  # type: ignore[method-assign, return-value]
+            kept.due = time.monotonic()
+            kept.free.set()
+            until(lambda: waiting)
+        assert waiting[0] > 100
 
     def test_when_it_is_woken(self) -> None:
         """Threads of its own may have it called at once."""
@@ -413,6 +430,53 @@ class TestTakeOver:
         with_end(before)
         assert stuck.seqs == [*range(1, 7)]
         assert (before.lost, [call for call in stuck.calls if call != "tick"]) == ({}, ["open", "finish", "close"])
+
+    def test_what_waits_stays_where_it_is(self, result: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where what is new cannot be opened, an output that ended before it had done everything does the rest afterwards."""
+        monkeypatch.setattr(publisher, "FLUSH_S", courier.FINISH_S / 2)  # the end is near from its first moment on
+
+        class Never(Kept):
+            def open(self, origin: Origin) -> None:
+                raise SettingError("there is none", key="path")
+
+        class Held(Kept):
+            def write(self, item: Item) -> None:
+                if item.result.seq == 1:
+                    until(lambda: before._couriers[0]._ended_by)
+                super().write(item)
+
+        held = Held(When(min_score=0.5))
+        before = Publisher(outputs(held))
+        before.__enter__()
+        for _ in range(40):
+            before.publish(result(seq=before.next_seq()), SHOT)
+        with pytest.raises(SettingError):
+            Publisher(outputs(Never()), before=before).take_over(before)
+        settle(before)
+        before.publish(result(seq=before.next_seq()), SHOT)
+        settle(before)
+        with_end(before)
+        assert held.seqs == [*range(1, 42)]
+        assert (before.lost, held.calls.count("open"), held.calls.count("close")) == ({}, 2, 2)
+
+    def test_told_to_go_on_as_it_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An output that is told to go on just as its end begins either does, or says that it does not."""
+        kept, said = Kept(), []
+        subject = courier.Courier("outputs.0", kept)
+        teller = threading.Thread(target=lambda: said.append(subject.go_on()))
+
+        def monotonic() -> float:
+            """The first time that the end is looked at, somebody calls it off."""
+            if teller.ident is None:
+                teller.start()
+                teller.join(0.1)
+            return time.monotonic()
+
+        subject.end(until=time.monotonic())
+        monkeypatch.setattr(courier, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+        subject._work()
+        teller.join()
+        assert (said, kept.calls) == ([False], ["finish", "close"])
 
     def test_no_way_back(self, result: Make) -> None:
         """An output that was ended, and cannot be opened again either, is no reason to go on without a word."""

@@ -150,8 +150,8 @@ def test_no_room(live: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     done = []
 
     def packed(*arguments: object) -> bool:
-        done.append(full.is_set())
-        if full.is_set():
+        done.append(fails := full.is_set())
+        if fails:
             raise OSError(28, "No space left on device")
         return whole(*arguments)  # type: ignore[arg-type]
 

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,16 @@ import pytest
 
 from edge_runner.camera.base import Grab
 from edge_runner.camera.images import Images
-from edge_runner.errors import CameraError, NoFrameError, OutputError
-from edge_runner.pipeline import Counts, Pipeline
+from edge_runner.errors import CameraError, OutputError, SettingError
+from edge_runner.model.store import Store
+from edge_runner.pipeline import Pipeline
 from edge_runner.service import daemon
+from edge_runner.service.attempts import MOST, STARTS_FILE, Attempts
+from edge_runner.service.reload import Source
 from edge_runner.service.signals import STOPPING, Signals
+from edge_runner.service.systemd import Systemd
+from edge_runner.service.watchdog import Watchdog
+from edge_runner.settings import load_settings
 
 Assemble = Callable[..., Pipeline]
 
@@ -45,6 +50,50 @@ def run(pipeline: Pipeline) -> None:
         daemon.run(pipeline, signals)
 
 
+class TestBroughtUp:
+    """A start with an installed model."""
+
+    def start(self, config: Path, folder: Path | None = None) -> Pipeline:
+        source = Source(lambda: load_settings(config), config)
+        return daemon.brought_up(source, Watchdog(Systemd({}), folder))
+
+    def killed(self, folder: Path) -> None:
+        """The daemon was, in each of its first starts."""
+        for _ in range(MOST):
+            assert Attempts(folder).begin(Store().active("colour")) is None
+
+    def test_outputs_that_do_not_fit(self, configure: Any, store: Callable[..., Store]) -> None:
+        """A version whose labels are not those that an output waits for gives way; where none fits, it is said."""
+        store("1")
+        store("2", labels="rot\ngrün\nblau\n")
+
+        def config(label: str) -> Path:
+            outputs = [{"type": "console", "when": {"labels": [label]}}]
+            path: Path = configure(model={"name": "colour"}, preprocess=None, outputs=outputs)
+            return path
+
+        engine = self.start(config("red")).engine
+        assert engine.model.version == "1"
+        assert engine.instead == "outputs.0.when.labels: no answer has the label 'red'; it has rot, grün, blau"
+        with pytest.raises(SettingError, match="'rouge'; it has rot") as caught:
+            self.start(config("rouge"))
+        assert caught.value.key == "outputs.0.when.labels"
+
+    @pytest.mark.parametrize("versions", [("1",), ("0", "1")], ids=["only one", "the one before is broken"])
+    def test_killed_without_a_way_back(
+        self, configure: Any, store: Callable[..., Store], tmp_path: Path, caplog: Any, versions: tuple[str, ...]
+    ) -> None:
+        """Who killed it may have been another: a model without another version to go to is loaded all the same."""
+        for path in (store(*versions).folder / "colour").glob("0/model.tflite"):
+            path.write_bytes(b"")
+        self.killed(tmp_path)
+        engine = self.start(configure(model={"name": "colour"}, preprocess=None), tmp_path).engine
+        assert (engine.model.version, engine.instead) == ("1", None)
+        [words] = [words for words in caplog.messages if "all the same" in words]
+        assert "was killed, or hung, 2 times in a row as it brought it up; but no other version" in words
+        assert not (tmp_path / STARTS_FILE).exists()
+
+
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     @pytest.mark.parametrize("live", [True, False], ids=["live", "file"])
@@ -52,7 +101,7 @@ class TestSignals:
         self, start_cli: Any, configure: Any, colours: Path, tmp_path: Path, number: signal.Signals, live: bool
     ) -> None:
         """A signal in the middle of a run ends it with 0; what was printed is in the file, each seq once, none missing."""
-        camera = {"type": "pattern", "fps": 200} if live else {"type": "images", "path": "colours", "loop": True}
+        camera = {"type": "pattern", "fps": 50} if live else {"type": "images", "path": "colours", "loop": True}
         outputs = [{"type": "jsonl", "path": "out.jsonl"}, {"type": "console"}]
         with (tmp_path / "stdout").open("w") as stdout:
             child = start_cli("--config", configure(camera=camera, outputs=outputs), stdout=stdout)
@@ -82,7 +131,7 @@ class TestSignals:
         child.send_signal(signal.SIGTERM)
         child.communicate(timeout=30)
         assert child.returncode == 0
-        assert time.monotonic() - sent < 4
+        assert time.monotonic() - sent < 25  # the frame comes after 50 s
         assert len(lines(tmp_path / "out.jsonl")) == 1
 
     @pytest.mark.usefixtures("nothing_left")
@@ -146,12 +195,18 @@ class TestMaxFps:
         """A live camera's frames in between are dropped and counted, and the one that is taken is new."""
         camera = {"type": "pattern", "fps": 200, "max_fps": 20}
         pipeline = assemble(configure(camera=camera, outputs=[{"type": "jsonl", "path": "out.jsonl"}]))
-        elapsed_s = run_until(pipeline, lambda: count(pipeline) >= 8)
+        new = []
+
+        def enough() -> bool:
+            if (pipeline.counts.age_ms or 1e9) < 50:
+                new.append(True)
+            return count(pipeline) >= 8 and bool(new)
+
+        elapsed_s = run_until(pipeline, enough)
         results = lines(tmp_path / "out.jsonl")
         assert 8 <= len(results) <= elapsed_s * 20 + 2
         assert results[-1]["frame"] == len(results) + sum(r["dropped"] for r in results)
         assert sum(r["dropped"] for r in results[1:]) >= 4 * (len(results) - 1)
-        assert min(r["age_ms"] for r in results) < 50
 
     def test_without_it_as_fast_as_frames_come(self, assemble: Assemble, configure: Any, tmp_path: Path) -> None:
         """Without a bound every frame of a slow camera is taken."""
@@ -160,7 +215,7 @@ class TestMaxFps:
         run_until(pipeline, lambda: count(pipeline) >= 8)
         results = lines(tmp_path / "out.jsonl")
         assert len(results) >= 8
-        assert sum(r["dropped"] for r in results) <= 4
+        assert [r["dropped"] for r in results].count(0) > len(results) / 2
 
 
 def count(pipeline: Pipeline) -> int:
@@ -177,11 +232,12 @@ def run_until(pipeline: Pipeline, enough: Callable[[], bool]) -> float:
         os.kill(os.getpid(), signal.SIGTERM)
 
     started, watcher = time.monotonic(), threading.Thread(target=watch)
-    watcher.start()
-    try:
-        run(pipeline)
-    finally:
-        watcher.join()
+    with Signals() as signals:
+        watcher.start()
+        try:
+            daemon.run(pipeline, signals)
+        finally:
+            watcher.join()  # its signal has come, while somebody hears it
     assert enough()
     return time.monotonic() - started
 
@@ -283,112 +339,9 @@ class TestSeveral:
         assert caught.value.key == "cameras.bad.path"
         assert len(lines(tmp_path / "out.jsonl")) == 3
 
-    @pytest.mark.usefixtures("nothing_left")
-    def test_once_takes_one_of_each(self, assemble: Assemble, configure: Any, colours: Path, capfd: Any) -> None:
-        """Of several cameras, `--once` gives one result of each."""
-        cameras = {
-            "file": {"type": "images", "path": "colours"},
-            "live": {"type": "pattern"},
-            "other": {"type": "pattern", "fps": 5},
-        }
-        daemon.once(assemble(configure(camera=None, cameras=cameras)))
-        results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-        assert sorted(r["camera"] for r in results) == ["file", "live", "other"]
-        assert [r["seq"] for r in results] == [1, 2, 3]
 
-    @pytest.mark.usefixtures("nothing_left")
-    def test_once_says_which_gave_none(
-        self, assemble: Assemble, configure: Any, colours: Path, tmp_path: Path, capfd: Any
-    ) -> None:
-        """The cameras that gave no frame are told by their keys, and the others' results are there."""
-        (tmp_path / "a.jpg").write_bytes(b"")
-        cameras = {
-            "bad": {"type": "images", "path": "a.jpg"},
-            "late": {"type": "pattern", "start_timeout": "1ms"},
-            "good": {"type": "images", "path": "colours"},
-        }
-        with pytest.raises(NoFrameError) as caught:
-            daemon.once(assemble(configure(camera=None, cameras=cameras)))
-        assert caught.value.exit_code == 69
-        assert sorted(str(caught.value).split("; ")) == [
-            "cameras.bad.path: no frame could be read",
-            "cameras.late.start_timeout: no frame within 0.001 s: it does not answer",
-        ]
-        [line] = capfd.readouterr().out.splitlines()
-        assert json.loads(line)["camera"] == "good"
-
-
-class TestOnce:
-    def test_one_frame(self, assemble: Assemble, configure: Any, colours: Path, capfd: Any) -> None:
-        """One frame is taken, and one result written."""
-        daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
-        [line] = capfd.readouterr().out.splitlines()
-        assert (json.loads(line)["seq"], json.loads(line)["source"]) == (1, "1.png")
-
-    def test_first_that_can_be_read(self, assemble: Assemble, configure: Any, colours: Path, capfd: Any) -> None:
-        """A damaged first picture does not count."""
-        (colours / "0.png").write_bytes(b"")
-        daemon.once(assemble(configure(camera={"type": "images", "path": "colours"})))
-        assert json.loads(capfd.readouterr().out)["source"] == "1.png"
-
-    @pytest.mark.usefixtures("nothing_left")
-    def test_no_frame_in_time(self, assemble: Assemble, configure: Any) -> None:
-        """Where no frame comes within `start_timeout`, that is said, with the time."""
-        pipeline = assemble(configure(camera={"type": "pattern", "start_timeout": "1ms"}))
-        started = time.monotonic()
-        with pytest.raises(NoFrameError, match=r"no frame within 0\.001 s") as caught:
-            daemon.once(pipeline)
-        assert (caught.value.key, caught.value.exit_code) == ("camera.start_timeout", 69)
-        assert time.monotonic() - started < 5
-
-    @pytest.mark.usefixtures("nothing_left")
-    def test_why_there_is_no_frame(self, assemble: Assemble, configure: Any) -> None:
-        """What the camera's trouble was is said with it."""
-        camera = {
-            "type": "command",
-            "command": ["false"],
-            "format": "gray8",
-            "width": 64,
-            "height": 48,
-            "start_timeout": "4s",
-        }
-        with pytest.raises(NoFrameError, match=r"no frame within 4 s: false ended with exit status 1 after 0 frames"):
-            daemon.once(assemble(configure(camera=camera)))
-
-    def test_lost_result(self, assemble: Assemble, configure: Any) -> None:
-        """A result that could not be kept is a failure."""
-        with pytest.raises(OutputError, match=r"results were lost: 1 at outputs\.0"):
-            daemon.once(assemble(configure(outputs=[{"type": "jsonl", "path": "/dev/full"}])))
-
-
-@dataclass
-class Skipping:
-    """As much of a feed as a summary looks at."""
-
-    skipped: int
-    name: str = "front"
-    spoilt: Mapping[str, int] = field(default_factory=dict)
-
-
-def test_summary() -> None:
-    """A run is summed up in one line; what did not happen is not mentioned."""
-    timing_ms = {"capture": 20.0, "inference": 300.0}
-    started = time.monotonic() - 2
-    one = Counts(results={"door": 10}, dropped=3, started=started, timing_ms=timing_ms)
-    assert daemon.summary(one, [Skipping(1)]) == (
-        "10 results in 2.0 s; 5.0 a second; capture 2.00 ms, inference 30.00 ms; 3 live frames dropped;"
-        " 1 frames skipped as unreadable"
-    )
-    two = Counts(results={"door": 4, "gate": 6}, started=started, timing_ms=timing_ms)
-    assert daemon.summary(two, [Skipping(0), Skipping(0)]) == (
-        "10 results in 2.0 s; 5.0 a second; capture 2.00 ms, inference 30.00 ms; door 4, gate 6"
-    )
-    spoilt = daemon.summary(one, [Skipping(0, "door", {"torn": 3, "lost": 1})])
-    assert spoilt.endswith("; 3 live frames dropped; door: 3 times torn, 1 times lost")
-    assert daemon.summary(Counts(started=time.monotonic()), []) == "0 results in 0.0 s"
-
-
-# Where the wall clock may be asked: for the time that a result, a file or an answer carries, and of files for their age.
+# Where the wall clock may be asked: for the time that a result, a file or an answer carries, and whether to trust that; of files
+# for their age.
 # Nothing else may depend on it, for on a board it jumps by years when a time service comes up.
 WALL_CLOCK = {
     "camera/base.py": "a frame's stamp",
@@ -401,6 +354,7 @@ WALL_CLOCK = {
     "output/logfile.py": "how old a file from before the start is",
     "output/mqtt.py": "the time of a state",
     "output/quota.py": "how old an unfinished file is",
+    "pipeline.py": "whether the clock was set since a frame's stamp",
     "result.py": "the name of a run",
     "service/watchdog.py": "the time in health.json",
 }
@@ -429,7 +383,7 @@ def wall_calls(path: Path) -> set[str]:
 
 
 def test_nothing_is_decided_by_the_wall_clock() -> None:
-    """It is read only where a result, a file or an answer carries the time, or where a file from before the start is judged."""
+    """It is read only for the time that a result, a file or an answer carries, or where a file from before the start is judged."""
     house = Path(daemon.__file__).parents[1]
     readers = {str(path.relative_to(house)) for pattern in DAEMON for path in house.glob(pattern) if wall_calls(path)}
     assert readers == set(WALL_CLOCK)

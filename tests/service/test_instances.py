@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_runner.service.instances import HEALTH_FILE, Account, accounts
+from edge_runner.service.instances import HEALTH_FILE, Account, accounts, stand_in
 
 MODEL = {"name": "digits", "version": "3f2a9c1d"}
 
@@ -22,14 +22,13 @@ def say(run: Path, instance: str, text: str) -> Path:
 
 
 def test_by_name(tmp_path: Path) -> None:
-    """Each instance that has a health file is there, with what it says and since when; one with a folder only is not."""
-    path = say(tmp_path, "yard", json.dumps({"health": "running", "model": MODEL}))
-    os.utime(path, (1000.0, 2000.0))
+    """Each instance that has a health file is there, with what it says; one with a folder only is not."""
+    say(tmp_path, "yard", json.dumps({"health": "running", "model": MODEL}))
     say(tmp_path, "door", json.dumps({"health": "degraded"}))
     (tmp_path / "hall").mkdir()
     found = accounts(tmp_path)
     assert list(found) == ["door", "yard"]
-    assert found["yard"] == Account({"health": "running", "model": MODEL}, 2000.0)
+    assert found["yard"] == Account({"health": "running", "model": MODEL})
     assert found["yard"].model == ("digits", "3f2a9c1d")
     assert found["door"].model is None
     assert accounts(tmp_path / "none") == {}
@@ -46,3 +45,14 @@ def test_nothing_sensible(tmp_path: Path, text: str) -> None:
 def test_no_model(model: Any) -> None:
     """Of a model without its name or its version, nothing is known."""
     assert Account({"model": model}).model is None
+
+
+def test_a_service_s_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is read as its unit has it read, where nothing else was said."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    stand_in(tmp_path / "door.yaml")
+    assert "LOGS_DIRECTORY" not in os.environ
+    stand_in(Path("/etc/edge-runner/door.yaml"))
+    assert os.environ["LOGS_DIRECTORY"] == "/var/log/edge-runner/door"
+    stand_in(Path("/etc/edge-runner/gate.yaml"))
+    assert os.environ["LOGS_DIRECTORY"] == "/var/log/edge-runner/door"

@@ -17,6 +17,8 @@ from edge_runner.errors import ConfigError, ModelError
 from edge_runner.model.store import Store
 from edge_runner.service import rehearsal
 from edge_runner.service.rehearsal import rehearse
+from edge_runner.service.systemd import STAGE_S
+from edge_runner.tools.models import PROOF_TIMEOUT_S
 
 
 def test_good(configure: Any, tmp_path: Path) -> None:
@@ -51,6 +53,20 @@ def test_a_model_that_gives_way(configure: Any, store: Callable[..., Store]) -> 
     assert why is not None
     assert str(path) in why
     assert "runs instead" not in why, "what runs is the daemon's to know"
+
+
+def test_outputs_that_do_not_fit(configure: Any, store: Callable[..., Store]) -> None:
+    """So it is of one whose labels are not those that an output waits for."""
+    store("1")
+    store("2", labels="rot\ngrün\nblau\n")
+    outputs = [{"type": "console", "when": {"labels": ["red"]}}]
+    why = rehearse(configure(model={"name": "colour"}, preprocess=None, outputs=outputs), [])
+    assert why == "outputs.0.when.labels: no answer has the label 'red'; it has rot, grün, blau"
+
+
+def test_its_time() -> None:
+    """What was let through, or installed, must not be killed as it starts for taking its time."""
+    assert max(rehearsal.TIMEOUT_S, PROOF_TIMEOUT_S) <= STAGE_S
 
 
 def test_goldens_are_replayed(configure: Any, store: Callable[..., Store], data: Path) -> None:

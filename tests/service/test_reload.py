@@ -61,7 +61,8 @@ class TestUnderLoad:
 
         configure(camera=CAMERA, outputs=[JSONL, {"type": "jsonl", "path": "two.jsonl"}])
         assert daemon.reload().endswith("reload: done; outputs.1 opened anew")
-        assert daemon.goes_on("two.jsonl")["seq"] > len(daemon.results("two.jsonl"))
+        daemon.goes_on("two.jsonl")
+        assert daemon.results("two.jsonl")[0]["seq"] > 1
         assert daemon.workers() == [worker]
 
         configure(camera=CAMERA, outputs=[{"type": "jsonl", "path": "two.jsonl"}, {**JSONL, "keep": 3}])
@@ -73,10 +74,12 @@ class TestUnderLoad:
         (tmp_path / "l.txt").write_text("red\ngreen\nblue\n")
         configure(camera=CAMERA, model=model, outputs=[{"type": "jsonl", "path": "two.jsonl"}, {**JSONL, "keep": 3}])
         assert "reload: done; model logits " in daemon.reload()
-        assert daemon.goes_on()["model"]["name"] == "logits"
+        wait_until(lambda: daemon.results()[-1]["model"]["name"] == "logits")
 
         configure(camera={**CAMERA, "fps": 61}, model=model, outputs=[JSONL])
-        assert "camera camera opened anew" in daemon.reload()
+        line = daemon.reload()
+        assert "camera camera opened anew" in line
+        assert "camera camera closed" not in line
         daemon.goes_on()
         [other] = daemon.workers()
         assert other != worker
@@ -87,6 +90,7 @@ class TestUnderLoad:
         two = daemon.results("two.jsonl")
         assert whole(two, two[0]["seq"])
         assert (tmp_path / "out.jsonl").stat().st_ino == inode
+        daemon.systemd.wait_for("STOPPING")
         reloads = daemon.systemd.all("RELOADING")
         assert len(reloads) == 5
         words = [next(iter(fields)) for _, fields in daemon.systemd.said]
@@ -101,7 +105,7 @@ class TestUnderLoad:
         daemon.process.send_signal(signal.SIGHUP)
         daemon.hears("reload: SIGHUP")
         time.sleep(0.3)  # it has been read by now
-        configure(camera=CAMERA, outputs=[JSONL, {"type": "jsonl", "path": "two.jsonl"}])
+        configure("new.yaml", camera=CAMERA, outputs=[JSONL, {"type": "jsonl", "path": "two.jsonl"}]).replace(config)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.process.send_signal(signal.SIGHUP)
         daemon.goes_on("two.jsonl")
@@ -160,7 +164,7 @@ class TestTheEnd:
             time.sleep(0.01)
         assert daemon.stop() == 0
         assert "Traceback" not in "".join(daemon.words)
-        wait_until(lambda: not [pid for pid in started if runs(pid)], within_s=5)
+        wait_until(lambda: not [pid for pid in started if runs(pid)])
         assert whole(daemon.results())
 
     def test_of_a_terminal(self, configure: Any, tmp_path: Path) -> None:
@@ -200,8 +204,8 @@ class TestStore:
         store("2", "3")
         assert daemon.hears("reload: done; model colour 3").startswith("edge-runner: info: reload: done")
         daemon.hears(" of model colour is active now; ")
-        assert daemon.goes_on()["model"]["version"] == "3"
-        wait_until(lambda: daemon.health()["model"] == {"name": "colour", "version": "3"}, within_s=6)
+        wait_until(lambda: daemon.results()[-1]["model"]["version"] == "3")
+        wait_until(lambda: daemon.health()["model"] == {"name": "colour", "version": "3"})
 
         path = versions.folder / "colour" / "2" / "model.tflite"
         content = bytearray(path.read_bytes())
@@ -230,7 +234,7 @@ class TestStore:
             keeper.switch("colour", "1")
         daemon.hears("reload: done; model colour 1")
         wait_until(lambda: daemon.health()["reasons"] == [])
-        assert daemon.goes_on()["model"]["version"] == "1"
+        wait_until(lambda: daemon.results()[-1]["model"]["version"] == "1")
 
 
 class Driven:
@@ -255,8 +259,10 @@ class Driven:
         watcher = threading.Thread(target=watch)
         with Signals() as signals:
             watcher.start()
-            daemons.run(self.pipeline, signals, self.watchdog, self.source)
-            watcher.join()
+            try:
+                daemons.run(self.pipeline, signals, self.watchdog, self.source)
+            finally:
+                watcher.join()  # its signal has come, while somebody hears it
         if failed:
             raise failed[0]
 
@@ -388,7 +394,9 @@ class TestOneThatHangs:
         monkeypatch.setattr(subject, "TIMEOUT_S", 1.0)
         monkeypatch.setattr(subject, "SLACK_S", 0.0)
         yield driven, free
+        driven.source.config.unlink()  # what still reads has nothing more to do
         free.set()
+        wait_until(lambda: "reload" not in {thread.name for thread in threading.enumerate()})
 
     def test_it_is_given_up(self, hanging: tuple[Driven, threading.Event], caplog: pytest.LogCaptureFixture) -> None:
         """That is said; the daemon goes on, and the next one has its turn."""
@@ -409,6 +417,25 @@ class TestOneThatHangs:
 
         driven.run(script)
 
+    def test_what_was_asked_for_meanwhile(
+        self, hanging: tuple[Driven, threading.Event], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It begins then, for it may be another version that is active: nobody asks for that twice."""
+        driven, _ = hanging
+        caplog.set_level("INFO")
+        with Signals() as signals:
+            loop = daemons.Daemon(driven.pipeline, signals, driven.watchdog, driven.source)
+            loop._begin_reload("SIGHUP")
+            loop._begin_reload("version 2 of model colour is active now")
+            first = loop._reload
+            assert first
+            loop._forsake(first)
+            second = loop._reload
+        assert caplog.messages[-1].startswith("reload: again; ")
+        assert second
+        assert second is not first
+        second.forsake()
+
     def test_without_a_model(self, hanging: tuple[Driven, threading.Event]) -> None:
         """Where the one that ran was unloaded, only a new start helps: a failure, and no exit code that stays down."""
         driven, _ = hanging
@@ -422,6 +449,33 @@ class TestOneThatHangs:
         with pytest.raises(daemons.EdgeRunnerError, match="does not come to an end") as caught:
             driven.run(script)
         assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("saves", [1, 99])
+@pytest.mark.parametrize("name", ["camera.yaml", "camera.env"])
+def test_saved_while_it_is_tried_out(
+    configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, saves: int
+) -> None:
+    """What is taken is what was tried out: it is read again, and given up where that goes on and on."""
+    driven = Driven(configure(device="${DEVICE:-pi}", camera=CAMERA, outputs=[JSONL]))
+    tried: list[Path] = []
+
+    def rehearse(config: Path, sets: Any) -> None:
+        tried.append(config)
+        if len(tried) <= saves:
+            with (tmp_path / name).open("a") as file:
+                file.write("\n" if name.endswith("yaml") else "DEVICE=door\n")
+
+    monkeypatch.setattr(subject, "rehearse", rehearse)
+    attempt = subject.Reload(driven.source, driven.pipeline, driven.watchdog.board, lambda: None)
+    wait_until(lambda: attempt.done)
+    attempt.close()
+    if saves == 1:
+        assert len(tried) == 2
+        assert attempt.pipeline
+        assert attempt.pipeline.settings.device == ("pi" if name.endswith("yaml") else "door")
+    else:
+        assert attempt.error == f"{tmp_path / 'camera.yaml'} was changed again and again while it was tried out"
 
 
 def test_nothing_to_read_again(configure: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles import make_bundle
 
+from edge_runner import cli
+from edge_runner.errors import SettingError
 from edge_runner.pipeline import assemble as assemble_whole
+from edge_runner.service import instances
 from edge_runner.settings import load_settings
 from edge_runner.tools import check
 
@@ -65,6 +70,38 @@ def test_everything_wrong_at_once(run_cli: Any, configure: Any, tmp_path: Path, 
         "outputs.0.path",
         "outputs.2.path",
     ]
+
+
+def test_a_version_that_does_not_come_up(
+    run_cli: Any, configure: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon would run the version before it; here that is a mistake as any other, and stands beside the others."""
+    monkeypatch.setenv("EDGE_RUNNER_STATE", str(tmp_path))
+    home = tmp_path / "models/colour"
+    for version, link in (("1", "previous"), ("2", "current")):
+        make_bundle(home / version, data / "colour.tflite", name="colour", version=version)
+        (home / link).symlink_to(version)
+    outputs = [{"type": "jsonl", "path": "."}]
+    path = configure(model={"name": "colour"}, preprocess=None, outputs=outputs)
+    (home / "2/model.tflite").write_bytes(b"")
+    done = run_cli("check", "--config", path)
+    assert (done.returncode, done.stdout) == (78, "")
+    *mistakes, error = done.stderr.splitlines()
+    assert error == "edge-runner: error: 2 mistakes in the configuration"
+    assert [line.split(": ")[1] for line in mistakes] == ["model.name", "outputs.0.path"]
+    assert "colour/2/model.tflite" in mistakes[0]
+
+
+def test_a_service_s_configuration(configure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are in the service's own folder, as the service has it, and not beside its configuration."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(instances, "CONFIGS", tmp_path)
+    monkeypatch.setattr(instances, "LOGS", tmp_path / "log")
+    monkeypatch.setattr(cli, "load", lambda options: load_settings(options.config))
+    (tmp_path / "log/camera/out.jsonl").mkdir(parents=True)
+    config = configure(outputs=[{"type": "jsonl", "path": "out.jsonl"}])
+    with pytest.raises(SettingError, match=re.escape(f"{tmp_path}/log/camera/out.jsonl")):
+        cli._check(Namespace(config=config))
 
 
 def test_a_single_mistake(run_cli: Any, configure: Any, tmp_path: Path) -> None:

@@ -236,18 +236,6 @@ class TestAsk:
         assert said.code == -9
 
 
-def test_a_service_s_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is read as its unit has it read, where nothing else was said."""
-    monkeypatch.delenv("LOGS_DIRECTORY", raising=False)
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    doctor.stand_in(tmp_path / "door.yaml")
-    assert "LOGS_DIRECTORY" not in os.environ
-    doctor.stand_in(Path("/etc/edge-runner/door.yaml"))
-    assert os.environ["LOGS_DIRECTORY"] == "/var/log/edge-runner/door"
-    doctor.stand_in(Path("/etc/edge-runner/gate.yaml"))
-    assert os.environ["LOGS_DIRECTORY"] == "/var/log/edge-runner/door"
-
-
 def test_light() -> None:
     """The module itself takes nothing but Python: it has to load where everything else is broken."""
     code = "import sys, edge_runner.cli, edge_runner.tools.doctor; print(*sys.modules)"

@@ -38,8 +38,7 @@ def say(board: Board) -> Any:
     def write(name: str = "door", age_s: float = 0, **changed: Any) -> None:
         path = board.run / "edge-runner" / name / "health.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**HEALTH, **changed}))
-        os.utime(path, (time.time() - age_s,) * 2)
+        path.write_text(json.dumps({**HEALTH, "monotonic": time.monotonic() - age_s, **changed}))
 
     return write
 
@@ -102,7 +101,7 @@ class TestStopped:
         finding = one(board)
         assert finding.level == "problem"
         assert finding.remedies == (
-            f"edge-runner check --config {configured} says what",
+            f"sudo edge-runner check --config {configured} says what",
             "then: sudo systemctl restart edge-runner@door.service",
         )
 
@@ -177,6 +176,19 @@ class TestRunning:
         assert (one(board).level, "has said nothing for 300 s" in one(board).text) == ("problem", True)
         (board.run / "edge-runner/door/health.json").unlink()
         assert (one(board).level, "nothing of its health" in one(board).text) == ("warning", True)
+
+    def test_after_the_clock_jumped(self, board: Board, systemd: Any, say: Any) -> None:
+        """By the wall clock, what was written a moment ago may be years old: that is no silence."""
+        systemd()
+        say()
+        os.utime(board.run / "edge-runner/door/health.json", (0, 0))
+        assert one(board).level == "ok"
+
+    def test_without_its_age(self, board: Board, systemd: Any, say: Any) -> None:
+        """Of one that does not say when it wrote, nothing is known of its silence."""
+        systemd()
+        say(monotonic=None)
+        assert one(board).level == "ok"
 
     def test_disabled(self, board: Board, systemd: Any, say: Any) -> None:
         """It will not be there after the next power cut."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import functools
 import http.server
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from edge_runner.errors import EXIT_CONFIG, EXIT_DONE, EXIT_FAILED, EXIT_USAGE, 
 from edge_runner.model.bundle import GOLDENS, LABELS, MANIFEST, MODEL, sha256_of
 from edge_runner.model.goldens import Goldens
 from edge_runner.model.interpreter import find_runtime
+from edge_runner.model.keeper import keeping
 from edge_runner.model.store import Store
 from edge_runner.service import instances
 from edge_runner.service.instances import HEALTH_FILE
@@ -173,6 +176,55 @@ def test_bare_files(data: Path, tmp_path: Path) -> None:
     assert "it is a SavedModel: scripts/build_model.sh makes a bundle of it" in refusal(
         lambda: install(tmp_path / "saved")
     )
+
+
+def test_the_store_is_free_while_an_archive_is_awaited(
+    store: Store, bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe in which nothing comes holds up nobody: one may go back meanwhile, and what then comes is installed."""
+    install(bundle("v1"))
+    install(bundle("v2"))
+    archive = io.BytesIO(packed_bundle(bundle("v3"), "colour-v3"))
+
+    class Pipe:
+        def read(self, size: int) -> bytes:
+            with keeping(store, timeout_s=0) as keeper:
+                keeper.switch("colour", "v1")
+            return archive.read(size)
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Pipe()))
+    assert "active now, before it v1" in install("-")[-1]
+    assert state(store) == {"colour@v1": "previous", "colour@v2": None, "colour@v3": "active"}
+
+
+# What an owner sees of an environment in which only root may read: what was loaded until then, and no module more.
+AS_OWNER = """
+import os, sys
+from edge_runner.cli import main
+from edge_runner.tools import models
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        if os.geteuid():
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Closed())
+models.ask_for_proof = lambda folder: {"error": None, "runtime": "none", "goldens": "so they say"}
+sys.exit(main(["model", "install", sys.argv[1]]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_from_where_only_root_may_read(
+    bundle: Callable[..., Path], served: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the rights of the store's owner, root installs also by a Python that this owner could not load anything of."""
+    (tmp_path / "colour-v1.tar.gz").write_bytes(packed_bundle(bundle(), "colour-v1"))
+    (open_folder / "models").mkdir()
+    os.chown(open_folder / "models", 12345, 23456)
+    monkeypatch.setenv("EDGE_RUNNER_STATE", str(open_folder))
+    address = f"{served.replace('127.0.0.1', 'localhost')}/colour-v1.tar.gz"
+    done = subprocess.run([sys.executable, "-c", AS_OWNER, address], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (EXIT_DONE, "")
+    assert state(Store()) == {"colour@v1": "active"}
 
 
 # --- what is not installed --------------------------------------------------------------------------------------------

@@ -185,11 +185,11 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _model_install(options: argparse.Namespace) -> int:
+    from edge_runner.model.fetch import is_address
     from edge_runner.tools import models
 
-    source, mark, fragment = (
-        options.source.partition("#sha256=") if "://" in options.source else (options.source, "", "")
-    )
+    split = is_address(options.source)
+    source, mark, fragment = options.source.partition("#sha256=") if split else (options.source, "", "")
     try:
         sha256 = sha256_sum(fragment) if mark else options.sha256
     except argparse.ArgumentTypeError as error:

@@ -99,8 +99,10 @@ def _active(
 def _previous(
     settings: Settings, stage: Callable[[str], None], fits: Callable[[Task], None], error: EdgeRunnerError
 ) -> Engine | None:
-    """Of an installed model, the version before the active one, which does not come up because of the error; None where there is
-    none, or that one does not either."""
+    """Of an installed model, the version before the active one, which does not come up because of the error.
+
+    None where there is none, or that one does not either.
+    """
     name = settings.model.name
     previous = Store().previous(name) if name else None
     if previous is None:

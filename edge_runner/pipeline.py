@@ -189,13 +189,14 @@ class Pipeline:
         )
 
     def _count(self, shot: Shot, timing_ms: Mapping[str, float]) -> None:
-        self.silent.discard(shot.camera)
-        self.counts.results[shot.camera] = self.counts.results.get(shot.camera, 0) + 1
-        self.counts.dropped += shot.dropped or 0
+        """The result itself comes last: who sees it, from another thread, sees the rest as well."""
         live = shot.dropped is not None
         self.counts.age_ms = (time.monotonic_ns() - shot.stamp.monotonic_ns) / 1e6 if live else None
+        self.counts.dropped += shot.dropped or 0
         for stage, ms in timing_ms.items():
             self.counts.timing_ms[stage] = self.counts.timing_ms.get(stage, 0.0) + ms
+        self.counts.results[shot.camera] = self.counts.results.get(shot.camera, 0) + 1
+        self.silent.discard(shot.camera)
 
 
 def assemble(

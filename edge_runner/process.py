@@ -1,4 +1,4 @@
-"""What is asked of the system for a process: to die with whoever started it, to keep its memory, to say how it ended."""
+"""A process of one's own: how it is started, that it dies with whoever started it, keeps its memory, and how it ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from contextlib import suppress
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 1 << 28
+
+
+def child_code(module: str, call: str) -> str:
+    """What a Python of its own runs, for `child_command`: `call`, with the last word of `module` as its name for that."""
+    package, _, name = module.rpartition(".")
+    return f"import sys; sys.path[:] = sys.argv.pop(1).split({os.pathsep!r}); from {package} import {name}; {call}"
+
+
+def child_command(code: str, *arguments: str) -> list[str]:
+    """What starts it, with this process's own search path.
+
+    Python by itself would put the working folder first, and any signal.py or numpy.py that lies there.
+    """
+    return [sys.executable, "-c", code, os.pathsep.join(sys.path), *arguments]
 
 
 def die_with_parent(parent: int) -> Callable[[], None]:

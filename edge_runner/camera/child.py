@@ -9,7 +9,6 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -18,10 +17,9 @@ from typing import Any
 from edge_runner.camera.shared import Block
 from edge_runner.camera.worker import MESSAGE_BYTES, REFIT, Order
 from edge_runner.frame import Prepare
-from edge_runner.process import signal_name
+from edge_runner.process import child_code, child_command, signal_name
 
-# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
-WORKER = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.camera import worker; worker.main()"
+WORKER = child_code("edge_runner.camera.worker", "worker.main()")
 GRACE_S = 3.0  # for a worker that was told to end
 FATE_S = 0.1  # until a process whose socket ended can be waited for
 
@@ -54,7 +52,7 @@ class Child:
                 self._link.setblocking(False)
                 self._link.send(pickle.dumps(order))
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", WORKER, os.pathsep.join(sys.path), *map(str, handed)],
+                    child_command(WORKER, *map(str, handed)),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,

@@ -21,11 +21,10 @@ from edge_runner.errors import EdgeRunnerError, ModelError
 from edge_runner.frame import Tensor, TensorSpec
 from edge_runner.model.interpreter import Interpreter, Runtime, find_runtime
 from edge_runner.model.preprocess import INPUT_DTYPES
-from edge_runner.process import die_with_parent
+from edge_runner.process import child_code, child_command, die_with_parent
 
 TIMEOUT_S = 60.0
-# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
-CHILD = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.model import probe; probe.main()"
+CHILD = child_code(__name__, "probe.main()")
 
 
 class UntriedError(ModelError):
@@ -47,11 +46,11 @@ def probe(
 
 
 def ask(code: str, given: Sequence[str], content: bytes = b"", timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """What a child process says with its last line, a JSON object with an `error` in it. `code` begins as CHILD does.
+    """What a child process says with its last line, a JSON object with an `error` in it. `code` is child_code's.
 
     Raise ModelError where it crashes, hangs, or says nothing (UntriedError).
     """
-    command = [sys.executable, "-c", code, os.pathsep.join(sys.path), *given]
+    command = child_command(code, *given)
     try:
         child = subprocess.run(
             command,

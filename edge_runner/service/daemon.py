@@ -30,10 +30,9 @@ log = logging.getLogger(__name__)
 
 
 def brought_up(source: Source, watchdog: Watchdog) -> Pipeline:
-    """Read the configuration and put everything together. An installed model that kills the daemon again and again is left out,
-    where another version of it comes up.
+    """Read the configuration and put everything together; raise what is wrong.
 
-    Raise what is wrong.
+    An installed model that kills the daemon again and again is left out, where another version of it comes up.
     """
     watchdog.hush()
     loaded = source.read()

@@ -18,15 +18,12 @@ from typing import Any
 from edge_runner.errors import ConfigError, EdgeRunnerError, ModelError, noted
 from edge_runner.model.probe import first_to_go
 from edge_runner.pipeline import assemble
-from edge_runner.process import die_with_parent, signal_name
+from edge_runner.process import child_code, child_command, die_with_parent, signal_name
 from edge_runner.service.systemd import STAGE_S
 from edge_runner.settings import load_settings
 
 TIMEOUT_S = STAGE_S  # what comes up in that time does at a start as well
-# With the parent's own search path: Python would put the working folder first, and any signal.py or numpy.py that lies there.
-CHILD = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.service import rehearsal; rehearsal.main()"
-)
+CHILD = child_code(__name__, "rehearsal.main()")
 
 
 def rehearse(config: Path, sets: Sequence[str], timeout_s: float = TIMEOUT_S) -> str | None:
@@ -34,7 +31,7 @@ def rehearse(config: Path, sets: Sequence[str], timeout_s: float = TIMEOUT_S) ->
 
     Return why the active version of an installed model does not come up, where all else is well; None where it does.
     """
-    command = [sys.executable, "-c", CHILD, os.pathsep.join(sys.path), str(config), *sets]
+    command = child_command(CHILD, str(config), *sets)
     try:
         done = subprocess.run(
             command,

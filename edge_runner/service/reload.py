@@ -115,8 +115,10 @@ class Reload:
                 os.write(self._write, b"d")
 
     def _tried_out(self) -> tuple[Loaded[Settings], str | None]:
-        """The settings, and why the active version does not come up. What another process tried out are these very settings: a
-        file that is saved meanwhile is read once more."""
+        """The settings, and why the active version does not come up.
+
+        What another process tried out are these very settings: a file that is saved meanwhile is read once more.
+        """
         for _ in range(READINGS):
             self._began = time.monotonic()
             files = self._source.files()

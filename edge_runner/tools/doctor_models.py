@@ -18,15 +18,13 @@ from edge_runner.errors import EdgeRunnerError, ModelError, SettingError, noted
 from edge_runner.model.probe import UntriedError, ask, first_to_go
 from edge_runner.model.rights import as_owner
 from edge_runner.model.store import Store
+from edge_runner.process import child_code
 from edge_runner.settings import Settings
 from edge_runner.tools.doctor import Board, Finding, served
 from edge_runner.tools.models import PROOF_TIMEOUT_S, ask_for_proof
 
 HIDDEN = (Path("/home"), Path("/root"))  # from the service, by its unit's ProtectHome
-CHILD = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.tools import doctor_models;"
-    " print(doctor_models.trial(sys.stdin.read()))"
-)
+CHILD = child_code(__name__, "print(doctor_models.trial(sys.stdin.read()))")
 
 
 def store(board: Board) -> Iterator[Finding]:

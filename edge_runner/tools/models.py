@@ -24,15 +24,14 @@ from edge_runner.model.interpreter import find_runtime
 from edge_runner.model.keeper import Keeper, keeping
 from edge_runner.model.probe import ask, first_to_go
 from edge_runner.model.store import CURRENT, NAME, NAME_ALLOWED, PREVIOUS, Store
+from edge_runner.process import child_code
 from edge_runner.service import instances
 from edge_runner.service.systemd import STAGE_S
 
 STANDARD_INPUT = "-"
 ACTIVE = "active"
 PROOF_TIMEOUT_S = STAGE_S  # what is proven in that time comes up at a start as well
-CHILD = (
-    "import sys; sys.path[:] = sys.argv.pop(1).split(':'); from edge_runner.tools import models; print(models.proof())"
-)
+CHILD = child_code(__name__, "print(models.proof())")
 COLUMNS = ("NAME", "VERSION", "STATE", "TASK", "SIZE", "BUILT", "INSTALLED", "RUNS IN")
 
 

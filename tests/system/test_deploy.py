@@ -325,9 +325,8 @@ def test_interrupted_while_it_copies_it_leaves_nothing(deployed: Desk, config: P
     board = deployed.board
     before = board.show(UNIT, "MainPID")
     board.write("/usr/local/bin/readlink", "#!/bin/sh\n", 0o755)  # as if nothing were installed
-    board.write(
-        "/usr/local/bin/tar", '#!/bin/sh\n/usr/bin/tar "$@"\nsleep 30\n', 0o755
-    )  # it has not ended yet, however late we are
+    # It has not ended yet, however late we are.
+    board.write("/usr/local/bin/tar", '#!/bin/sh\n/usr/bin/tar "$@"\nsleep 30\n', 0o755)
     with deployed.start("--bundle", BUNDLE, "--config", config) as child:
         assert child.stdout
         assert any(line.startswith("copying edge-runner") for line in child.stdout)

@@ -64,7 +64,8 @@ class Shelf:
         """Delete the lowest numbers beyond those that are kept; have the others compressed."""
         found = _files(self.live)
         kept = sorted(set(found.values()))[-self.keep :]
-        self._delete([path for path, number in found.items() if number not in kept])
+        surplus = [path for path, number in found.items() if number not in kept]
+        self._delete([*surplus, *map(packed_path, surplus)])  # in this order: one may be compressed just now
         if self._packer and any(not is_packed(path) for path in found):
             self._packer.start()
 
@@ -153,17 +154,25 @@ def pack(path: Path, stopping: threading.Event) -> None:
     """Compress a rotated file, and delete it; leave nothing half done behind. Raise OSError where there is no room for it."""
     beside = path.with_name(f".{packed_path(path).name}{PART}")
     try:
-        if not packed_path(path).exists():  # or else it is the plain one alone that could not be deleted
-            if not _packed(path, beside, stopping) or not path.exists():  # deleted meanwhile, as one too many
-                return
+        if packed_path(path).exists():  # it is the plain one alone that could not be deleted
+            path.unlink(missing_ok=True)
+        elif _packed(path, beside, stopping):
             os.replace(beside, packed_path(path))
             sync_folder(path.parent)
-        path.unlink(missing_ok=True)
+            _unlink_first(path)
     except FileNotFoundError:
         return
     finally:
         with suppress(OSError):
             beside.unlink()
+
+
+def _unlink_first(path: Path) -> None:
+    """Delete the plain file; where somebody has done so meanwhile, as one too many, the compressed one goes, too."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        packed_path(path).unlink(missing_ok=True)
 
 
 def _packed(path: Path, beside: Path, stopping: threading.Event) -> bool:
@@ -183,9 +192,10 @@ def _packed(path: Path, beside: Path, stopping: threading.Event) -> bool:
 
 
 def _deleted(path: Path) -> str:
-    """Delete it; return why that cannot be, nothing where it is done."""
+    """Delete it; return why that cannot be, nothing where it is done. A folder of that name is none of ours."""
     try:
-        path.unlink(missing_ok=True)
+        with suppress(IsADirectoryError):
+            path.unlink(missing_ok=True)
     except OSError as error:
         return words(error)
     return ""

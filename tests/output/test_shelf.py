@@ -37,6 +37,27 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_too_many_while_it_is_compressed(live: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """A file that is one too many, and is deleted just as its compressed one takes its place, leaves neither."""
+    (live.parent / "out.000001.jsonl").write_bytes(LINE)
+    (live.parent / "out.000002.jsonl").write_bytes(LINE)
+    listed, replaced = shelf._files(live), os.replace
+
+    def replace(part: Path, place: Path) -> None:
+        if when == "after":
+            replaced(part, place)
+        with monkeypatch.context() as patch:  # it was listed before
+            patch.setattr(shelf, "_files", lambda _: listed)
+            Shelf(live, 1, compress=False).settle()
+        if when == "before":
+            replaced(part, place)
+
+    monkeypatch.setattr(os, "replace", replace)
+    pack(live.parent / "out.000001.jsonl", threading.Event())
+    assert names(live.parent) == ["out.000002.jsonl"]
+
+
 def test_numbers_rise(live: Path) -> None:
     """The next number is above all that are there, and above those that were, while it is open."""
     subject = Shelf(live, 5, compress=False)
